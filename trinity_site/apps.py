@@ -1,0 +1,14 @@
+"""Application configurations of the site: its own, and the admin with the command centre as its default site."""
+
+from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
+
+
+class TrinitySiteConfig(AppConfig):
+    name = "trinity_site"
+    default = True
+
+
+class AdminConfig(admin_apps.AdminConfig):
+    default = False
+    default_site = "trinity_site.command_centre.CommandCentre"

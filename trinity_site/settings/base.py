@@ -1,0 +1,245 @@
+"""What is true everywhere. The environment is read in this package and nowhere else."""
+
+from pathlib import Path
+from typing import Any
+
+from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from django.urls import reverse_lazy
+
+from . import environment as env
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+
+# The node
+
+TRINITY_DATA_DIR = Path(env.text("TRINITY_DATA_DIR", str(BASE_DIR / "var"))).resolve()
+TRINITY_DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+CLUSTER_NODE = env.text("CLUSTER_NODE", "BeastMain")
+AWS_REGION = env.text("AWS_REGION", "")
+TRINITY_BIND = env.text("TRINITY_BIND", "127.0.0.1")
+TRINITY_HTTP_PORT = env.port("TRINITY_HTTP_PORT", 8080)
+TRINITY_HEALTH_PORT = env.port("TRINITY_HEALTH_PORT", 8081)
+TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 1, least=1, most=63)
+TRINITY_BOARD_SLOTS = env.integer("TRINITY_BOARD_SLOTS", 4096, least=64, most=1_000_000)
+TRINITY_LOG_LEVEL = env.choice("TRINITY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix")) or env.valkey_url("VALKEY_URL")
+
+TRINITY_SIMULATOR_URL = env.url("TRINITY_SIMULATOR_URL", "", ("http",))
+TRINITY_SIMULATOR_PORT = env.port("TRINITY_SIMULATOR_PORT", 8090)
+TRINITY_ALLOW_LOOPBACK_EXCHANGES = env.flag(
+    "TRINITY_ALLOW_LOOPBACK_EXCHANGES", default=bool(TRINITY_SIMULATOR_URL)
+)
+
+# Django
+
+SECRET_KEY = env.text("DJANGO_SECRET_KEY", "")  # dev and test bring their own; prod insists on one
+ADMIN_API_KEY = env.text("ADMIN_API_KEY", "")  # unset: the X-Admin-Key header is refused
+DEBUG = False
+ALLOWED_HOSTS: list[str] = []
+ROOT_URLCONF = "trinity_site.urls"
+ASGI_APPLICATION = "trinity_site.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+INSTALLED_APPS = [
+    "unfold.apps.BasicAppConfig",  # before the admin, whose templates it replaces
+    "unfold.contrib.filters",
+    "unfold.contrib.simple_history",
+    "trinity_site.apps.AdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "simple_history",
+    "channels",
+    "csp",
+    "servestatic",
+    "trinity_site",
+    "pricing",
+    "exchanges",
+]
+
+# Every one of these is async: a sync one would cost each request a hop to a thread and back.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "trinity_site.middleware.ContentSecurityPolicy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+# The database: SQLite in the data folder until DATABASE_URL names a PostgreSQL
+
+SQLITE_OPTIONS = {
+    # A transaction that reads first and writes later cannot wait for the lock half way: it takes it at once.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 10,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728;",
+}
+POSTGRESQL_OPTIONS = {"pool": {"min_size": 1, "max_size": 8, "timeout": 5}}
+
+
+def database(fallback: Path | str) -> dict[str, Any]:  # Any: Django's own shape
+    """Return the database of DATABASE_URL, or the SQLite file *fallback*."""
+    chosen = env.database() or {"ENGINE": "django.db.backends.sqlite3", "NAME": str(fallback)}
+    sqlite = chosen["ENGINE"].endswith("sqlite3")
+    chosen["OPTIONS"] = {**(SQLITE_OPTIONS if sqlite else POSTGRESQL_OPTIONS), **chosen.get("OPTIONS", {})}
+    return chosen
+
+
+DATABASES = {"default": database(TRINITY_DATA_DIR / "trinity.sqlite3")}
+
+# Static files: served by the node itself, straight from the packages; no collecting step to forget
+
+STATIC_URL = "static/"
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_AUTOREFRESH = False
+SERVESTATIC_ALLOW_ALL_ORIGINS = False
+
+# Browsers
+
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+# The page of one exchange edits all its assets at once, seven fields each.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "manifest-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+# Unfold runs Alpine's standard build, which evaluates expressions, and sets styles in its templates.
+ADMIN_CONTENT_SECURITY_POLICY = {
+    **CONTENT_SECURITY_POLICY["DIRECTIVES"],
+    "script-src": [SELF, UNSAFE_EVAL],
+    "style-src": [SELF, UNSAFE_INLINE],
+}
+
+# History
+
+SIMPLE_HISTORY_REVERT_DISABLED = (
+    True  # going back is a change like any other: it is validated and saved as one
+)
+
+# The command centre
+
+UNFOLD = {
+    "SITE_TITLE": "Trinity Beast Command Centre",
+    "SITE_HEADER": "Trinity Beast",
+    "SITE_SUBHEADER": "Command Centre",
+    "SITE_SYMBOL": "bolt",
+    "SHOW_VIEW_ON_SITE": False,
+    "ENVIRONMENT": "trinity_site.dashboard.environment",
+    "DASHBOARD_CALLBACK": "trinity_site.dashboard.dashboard",
+    "BORDER_RADIUS": "8px",
+    "SIDEBAR": {
+        "show_search": True,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": "Now",
+                "items": [
+                    {"title": "Dashboard", "icon": "dashboard", "link": reverse_lazy("admin:index")},
+                ],
+            },
+            {
+                "title": "Exchanges",
+                "items": [
+                    {
+                        "title": "Feeds",
+                        "icon": "sensors",
+                        "link": reverse_lazy("admin:exchanges_exchangefeed_changelist"),
+                        "badge": "trinity_site.dashboard.feeds_badge",
+                        "permission": "trinity_site.dashboard.may_view_feeds",
+                    },
+                    {
+                        "title": "Assets",
+                        "icon": "currency_bitcoin",
+                        "link": reverse_lazy("admin:exchanges_exchangeasset_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_assets",
+                    },
+                ],
+            },
+            {
+                "title": "People",
+                "items": [
+                    {
+                        "title": "Users",
+                        "icon": "person",
+                        "link": reverse_lazy("admin:auth_user_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_users",
+                    },
+                    {
+                        "title": "Groups",
+                        "icon": "group",
+                        "link": reverse_lazy("admin:auth_group_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_users",
+                    },
+                ],
+            },
+        ],
+    },
+}
+
+# Logs: one line each, to stderr; whoever runs the process keeps them
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": TRINITY_LOG_LEVEL},
+    "loggers": {
+        # Django's own handlers mail people and print twice; the root's one is enough.
+        "django": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
+        "django.server": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
+    },
+}

@@ -1,0 +1,14 @@
+"""The test run: PostgreSQL where DATABASE_URL names one, SQLite in memory where not."""
+
+from .base import *  # noqa: F403 (settings are a namespace)
+from .base import database
+
+SECRET_KEY = "tests-only-" + "0" * 48
+ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
+DATABASES = {"default": database(":memory:")}
+# A pool's threads outlive the tests that opened it, and the test database cannot be dropped under them.
+DATABASES["default"]["OPTIONS"].pop("pool", None)
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+ADMIN_API_KEY = ""
+TRINITY_SIMULATOR_URL = ""
+TRINITY_ALLOW_LOOPBACK_EXCHANGES = False
