@@ -5,6 +5,8 @@ The composition root reads it from the database and hands every process a new on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
 
@@ -49,3 +51,64 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 EMPTY = Catalogue({}, {})
+
+
+class PublicView:
+    """The public part of whatever snapshot *source* returns, made once per snapshot."""
+
+    def __init__(self, source: Callable[[], Catalogue]) -> None:
+        self._source = source
+        self._seen = self._public = EMPTY
+
+    def __call__(self) -> Catalogue:
+        catalogue = self._source()
+        if catalogue is not self._seen:
+            self._public = catalogue.public()
+            self._seen = catalogue
+        return self._public
+
+
+def list_exchanges(catalogue: Catalogue, ages_ms: Mapping[str, int | None], ttl_ms: int) -> dict[str, object]:
+    """Describe each exchange with the age of its newest price; live when that is at most *ttl_ms*."""
+    counts = dict.fromkeys(catalogue.exchanges, 0)
+    for asset in catalogue.assets.values():
+        for listing in asset.listings:
+            counts[listing.exchange] += 1
+    rows = []
+    for name, row in catalogue.exchanges.items():
+        age_ms = ages_ms.get(name)
+        rows.append(
+            {
+                "name": name,
+                "display_name": row.display_name,
+                "quote": row.quote,
+                "assets": counts[name],
+                "live": age_ms is not None and age_ms <= ttl_ms,
+                "age_ms": age_ms,
+            }
+        )
+    return {"exchanges": rows}
+
+
+def list_categories(catalogue: Catalogue) -> dict[str, object]:
+    counts: dict[str, int] = {}
+    for asset in catalogue.assets.values():
+        counts[asset.category] = counts.get(asset.category, 0) + 1
+    return {"categories": [{"name": name, "assets": counts[name]} for name in sorted(counts)]}
+
+
+def list_assets(catalogue: Catalogue, exchange: str | None, category: str | None) -> dict[str, object]:
+    """Describe the assets by name: all, or those of one exchange, one category, or both."""
+    return {
+        "assets": [
+            {
+                "asset": name,
+                "category": row.category,
+                "home": row.home,
+                "exchanges": [one.exchange for one in row.listings],
+            }
+            for name, row in sorted(catalogue.assets.items())
+            if category in (None, row.category)
+            and (exchange is None or any(one.exchange == exchange for one in row.listings))
+        ]
+    }

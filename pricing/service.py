@@ -22,7 +22,7 @@ class FallbackPrice(msgspec.Struct, frozen=True):
 
 
 class FallbackError(Exception):
-    """The exchange gave no price: refused, limited, unreachable or unreadable. *reason* is one stable word."""
+    """The exchange gave no price: refused, limited, unreachable, unreadable. *reason* is a stable word."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -1,0 +1,325 @@
+"""The words of the HTTP interface: questions parsed strictly, answers and problems rendered. Sans-I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+MAX_QUERY_BYTES = 2_048
+MAX_BODY_BYTES = 16_384
+MAX_ASSETS = 30
+MAX_AGE_LIMIT_MS = 86_400_000
+MAX_SOURCES = 64
+SECRET_PARAMETERS = frozenset(
+    {"key", "api_key", "apikey", "api-key", "x-api-key", "token", "access_token", "auth", "authorization"}
+)
+
+_ASSET = re.compile(r"[A-Z0-9]{1,32}", re.ASCII)
+_EXCHANGE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class PriceQuery(msgspec.Struct, frozen=True):
+    asset: str
+    exchange: str | None = None
+    max_age_ms: int | None = None
+    min_sources: int | None = None
+
+
+class PriceLike(Protocol):
+    """What the board, tier 2 and tier 3 have in common."""
+
+    @property
+    def asset(self) -> str: ...
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def quote(self) -> str: ...
+    @property
+    def price(self) -> str: ...
+    @property
+    def traded_ns(self) -> int: ...
+    @property
+    def received_ns(self) -> int: ...
+
+
+class PriceAnswer(msgspec.Struct, frozen=True):
+    price: PriceLike
+    age_ns: int
+    tier: int
+    cached: bool
+    """False only for the very question that fetched the price."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A refusal as RFC 9457 has it; *code* is the stable word that programs look at."""
+
+    code: str
+    detail: str
+    figures: dict[str, int | str | None] = {}
+
+    @property
+    def status(self) -> int:
+        return PROBLEMS[self.code][0]
+
+    @property
+    def title(self) -> str:
+        return PROBLEMS[self.code][1]
+
+
+PROBLEMS: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "The request cannot be understood"),
+    "secret_in_query": (400, "A key must not travel in a query string"),
+    "not_found": (404, "There is nothing at this address"),
+    "unknown_asset": (404, "The asset is not listed"),
+    "unknown_exchange": (404, "The exchange is not listed, or does not list the asset"),
+    "unknown_category": (404, "No asset is in this category"),
+    "method_not_allowed": (405, "This address does not answer that method"),
+    "request_timeout": (408, "The body did not arrive in time"),
+    "too_large": (413, "The request is too large"),
+    "unsupported_media_type": (415, "The body must be JSON"),
+    "stale": (503, "No price is as fresh as asked"),
+    "too_few_sources": (503, "Fewer exchanges have a fresh price than asked"),
+    "unavailable": (503, "No fresh price is known"),
+    "internal_error": (500, "Something went wrong here"),
+}
+
+
+class BadRequest(Exception):
+    """A question that breaks the rules; carries the problem to answer with."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def _bad(detail: str, parameter: str | None = None) -> BadRequest:
+    return BadRequest(Problem("bad_request", detail, {} if parameter is None else {"parameter": parameter}))
+
+
+def parse_price(query: bytes) -> PriceQuery:
+    """Read the query string of /price. Raises BadRequest."""
+    given = _parameters(query, ("asset", "exchange", "max_age_ms", "min_sources"))
+    return PriceQuery(_asset(_required(given, "asset")), *_demands(given))
+
+
+def parse_prices(query: bytes) -> list[PriceQuery]:
+    """Read the query string of GET /prices, duplicates removed. Raises BadRequest."""
+    given = _parameters(query, ("assets", "exchange", "max_age_ms", "min_sources"))
+    return _queries(_required(given, "assets").split(","), _demands(given))
+
+
+def parse_prices_body(body: bytes) -> list[PriceQuery]:
+    """Read the body of POST /prices, duplicates removed. Raises BadRequest."""
+    try:
+        asked = _body_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _bad(f"The body is not as it must be: {error}.") from error
+    except RecursionError as error:
+        raise _bad("The body is nested too deeply.") from error
+    exchange = None if asked.exchange is None else _exchange(asked.exchange)
+    max_age_ms = _within(asked.max_age_ms, "max_age_ms", 0, MAX_AGE_LIMIT_MS)
+    min_sources = _within(asked.min_sources, "min_sources", 1, MAX_SOURCES)
+    return _queries(asked.assets, (exchange, max_age_ms, min_sources))
+
+
+def parse_assets(query: bytes) -> tuple[str | None, str | None]:
+    """Read the query string of /assets into (exchange, category). Raises BadRequest."""
+    given = _parameters(query, ("exchange", "category"))
+    exchange = given.get("exchange")
+    return None if exchange is None else _exchange(exchange), given.get("category")
+
+
+def parse_nothing(query: bytes) -> None:
+    """Refuse any parameter. Raises BadRequest."""
+    _parameters(query, ())
+
+
+class _PricesBody(msgspec.Struct, forbid_unknown_fields=True):
+    assets: list[str]
+    exchange: str | None = None
+    max_age_ms: int | None = None
+    min_sources: int | None = None
+
+
+_body_decoder = msgspec.json.Decoder(_PricesBody)
+
+
+def _parameters(query: bytes, known: Sequence[str]) -> dict[str, str]:
+    """Split a query string; each known name at most once, nothing else, nothing empty."""
+    if len(query) > MAX_QUERY_BYTES:
+        raise BadRequest(Problem("too_large", f"A query string may have {MAX_QUERY_BYTES} bytes."))
+    given: dict[str, str] = {}
+    for pair in query.split(b"&") if query else ():
+        raw_name, _, raw_value = pair.partition(b"=")
+        name, value = _text(raw_name), _text(raw_value)
+        if name not in known:
+            raise _unknown(name, known)
+        if name in given:
+            raise _bad(f"{name} is given more than once.", name)
+        if not value:
+            raise _bad(f"{name} is empty.", name)
+        given[name] = value
+    return given
+
+
+def _text(raw: bytes) -> str:
+    if b"%" in raw or b"+" in raw:
+        raw = unquote_to_bytes(raw.replace(b"+", b" "))
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise _bad("The query string is not UTF-8.") from error
+
+
+def _unknown(name: str, known: Sequence[str]) -> BadRequest:
+    if name.lower() in SECRET_PARAMETERS:
+        detail = (
+            "Addresses end up in logs and histories, so a key is never read from one. Send it as "
+            "'Authorization: Bearer …' or 'X-API-Key: …', and replace the key you have just sent."
+        )
+        return BadRequest(Problem("secret_in_query", detail, {"parameter": name}))
+    if not known:
+        return _bad("This address takes no parameters.", shorten(name))
+    return _bad(f"{shorten(name)!r} is not a parameter here; known are {', '.join(known)}.", shorten(name))
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _required(given: Mapping[str, str], name: str) -> str:
+    try:
+        return given[name]
+    except KeyError:
+        raise _bad(f"{name} is missing.", name) from None
+
+
+def _asset(text: str) -> str:
+    asset = text.upper() if text.isascii() else text
+    if not _ASSET.fullmatch(asset):
+        raise _bad(f"{shorten(text)!r} cannot be an asset: 1 to 32 letters and digits.", "asset")
+    return asset
+
+
+def _exchange(text: str) -> str:
+    exchange = text.lower() if text.isascii() else text
+    if not _EXCHANGE.fullmatch(exchange):
+        raise _bad(f"{shorten(text)!r} cannot be an exchange's name.", "exchange")
+    return exchange
+
+
+def _demands(given: Mapping[str, str]) -> tuple[str | None, int | None, int | None]:
+    exchange = given.get("exchange")
+    return (
+        None if exchange is None else _exchange(exchange),
+        _within(_number(given, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS),
+        _within(_number(given, "min_sources"), "min_sources", 1, MAX_SOURCES),
+    )
+
+
+def _number(given: Mapping[str, str], name: str) -> int | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise _bad(f"{name} must be a whole number, not {shorten(text)!r}.", name)
+    return int(text)
+
+
+def _within(value: int | None, name: str, low: int, high: int) -> int | None:
+    if value is not None and not low <= value <= high:
+        raise _bad(f"{name} must be from {low} to {high}.", name)
+    return value
+
+
+def _queries(names: Iterable[str], demands: tuple[str | None, int | None, int | None]) -> list[PriceQuery]:
+    assets = dict.fromkeys(_asset(name.strip()) for name in names)
+    if not assets:
+        raise _bad("assets is empty.", "assets")
+    if len(assets) > MAX_ASSETS:
+        raise _bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(assets)}.", "assets")
+    return [PriceQuery(asset, *demands) for asset in assets]
+
+
+class _PriceBody(msgspec.Struct):
+    asset: str
+    price: str
+    quote: str
+    source: str
+    exchange: str
+    timestamp: str
+    received_at: str
+    age_ms: int
+    tier: int
+    cached: bool
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def render_price(price: PriceLike, *, age_ns: int, tier: int, cached: bool) -> bytes:
+    """Render the body of one price. Every path that answers over HTTP uses this one."""
+    return _encode(
+        _PriceBody(
+            price.asset,
+            price.price,
+            price.quote,
+            price.source,
+            price.exchange,
+            render_time(price.traded_ns),
+            render_time(price.received_ns),
+            age_ns // 1_000_000,
+            tier,
+            cached,
+        )
+    )
+
+
+def render_time(wall_ns: int) -> str:
+    """Write RFC 3339 in UTC with six digits of fraction; what is finer is cut off, not rounded up."""
+    second, rest_ns = divmod(wall_ns, 1_000_000_000)
+    return f"{_second(second)}.{rest_ns // 1_000:06d}Z"
+
+
+@lru_cache(maxsize=128)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def render_prices(answers: Iterable[tuple[str, PriceAnswer | Problem]]) -> bytes:
+    """Render the body of /prices: for each asset its price or its own error."""
+    parts = [
+        _encode({"asset": asset, "error": _members(answer)})
+        if isinstance(answer, Problem)
+        else render_price(answer.price, age_ns=answer.age_ns, tier=answer.tier, cached=answer.cached)
+        for asset, answer in answers
+    ]
+    return b'{"prices":[' + b",".join(parts) + b"]}"
+
+
+def render_problem(problem: Problem) -> bytes:
+    return _encode(_members(problem))
+
+
+def _members(problem: Problem) -> dict[str, int | str | None]:
+    return {
+        "type": f"/docs#{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        **problem.figures,
+    }
+
+
+def render_json(document: object) -> bytes:
+    return _encode(document)
