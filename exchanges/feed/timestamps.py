@@ -58,7 +58,7 @@ def rfc3339() -> Reader:
                 if fraction.isdigit() and fraction.isascii():
                     return minute_ns + int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
         nanoseconds = parse_rfc3339(text)
-        if nanoseconds is not None and text[-1] in "Zz":
+        if nanoseconds is not None and text[-1] == "Z" and text[17:19] != "60":
             minute, minute_ns = text[:17], nanoseconds - nanoseconds % 60_000_000_000
         return nanoseconds
 

@@ -1,0 +1,136 @@
+"""The `quirks` column: everything about an exchange that is rarer than a column. Sans-I/O.
+
+The classes are the schema: `quirks_schema()` makes the JSON Schema of them, and every field has a default, so `{}` is a
+whole set of quirks. A *match* is an object of path → condition, as in the column `trade_match`; all conditions must hold.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from exchanges.feed.timestamps import FORMATS
+
+Match = dict[str, Any]  # path → literal, {"starts_with": text} or {"present": true|false}
+Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Count = Annotated[int, Meta(ge=0, le=100_000)]
+Text = Annotated[str, Meta(max_length=2_000)]
+TimestampFormat = Literal[FORMATS]  # type: ignore[valid-type]  # the names are the keys of the table of readers
+
+
+class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class TradeRule(_Rule):
+    """A further kind of trade frame; what is empty is taken from the columns."""
+
+    trade_match: Match
+    trades_path: Text = ""
+    symbol_path: Text = ""
+    price_path: Text = ""
+    timestamp_path: Text = ""
+    timestamp_format: TimestampFormat | None = None
+    trade_id_path: Text = ""
+
+
+class AckRule(_Rule):
+    """A frame that confirms: one symbol (it is named), a list of symbols (named), or the oldest open request (not named)."""
+
+    match: Match
+    symbol_path: Text = ""
+
+
+class RefusalRule(_Rule):
+    """A frame that refuses. `symbol` at symbol_path, or cut out of the text at message_path by symbol_pattern."""
+
+    match: Match
+    message_path: Text = ""
+    symbol_path: Text = ""
+    symbol_pattern: Text = ""
+    scope: Literal["symbol", "frame"] = "symbol"  # frame: the whole request was refused because of it
+    already: bool = False  # the symbol is subscribed already: nothing is wrong with it
+
+
+class Reply(_Rule):
+    """What to answer to a frame; `{$.path}` in `frame` stands for the value at that path, as JSON."""
+
+    match: Match
+    frame: Text
+
+
+class Token(_Rule):
+    """The socket's address comes from a POST: `{ENDPOINT}`, `{TOKEN}` (URL-encoded) and `{UUID}` fill ws_url."""
+
+    url: Text
+    endpoint_path: Text
+    token_path: Text
+
+
+class Connect(_Rule):
+    """How the exchange wants to be dialled."""
+
+    min_gap_s: Seconds = 1.0
+    window_s: Seconds = 0
+    window_attempts: Count = 0
+    max_age_s: Seconds = 0
+    delay_s: Seconds = 0
+    wait_for: Match = {}
+    token: Token | None = None
+
+
+class Channel(_Rule):
+    """Trades name a channel number; the frame that matches says which symbol it stands for."""
+
+    match: Match
+    id_path: Text
+    symbol_path: Text
+
+
+class Rest(_Rule):
+    """The REST answer: its time, its symbol, what an error looks like, and how often it may be asked."""
+
+    time_path: Text = ""
+    time_format: TimestampFormat | None = None
+    symbol_path: Text = ""
+    error_match: tuple[Match, ...] = ()
+    rate_per_s: Annotated[int, Meta(ge=1, le=1_000)] = 5
+
+
+class Quirks(_Rule):
+    """Everything rarer than a column."""
+
+    trade_id_path: Text = ""
+    tie: Literal["id", "place"] = "id"  # equal times: the higher numeric trade id, or the later place
+    symbol_prefix: Text = ""  # cut off what symbol_path finds: "live_trades_"
+    symbol_suffix: Text = ""
+    symbol_join: Annotated[str, Meta(max_length=8)] = ","
+    encoding: Literal["text", "gzip"] = "text"  # text: also when it comes in binary frames
+    trade_rules: tuple[TradeRule, ...] = ()
+    channel: Channel | None = None
+
+    acks: tuple[AckRule, ...] = ()
+    refusals: tuple[RefusalRule, ...] = ()
+    replies: tuple[Reply, ...] = ()
+    pong: tuple[Match, ...] = ()
+    pong_text: Text = ""
+    reconnect: tuple[Match, ...] = ()
+    pause: tuple[Match, ...] = ()
+    resume: tuple[Match, ...] = ()
+
+    silence_limit_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0  # no trade at all for so long: dial again
+    frame_limit_s: Seconds = 0  # no frame of any kind; 0: only the protocol ping tells
+    confirm_s: Annotated[float, Meta(ge=1, le=3_600)] = 30.0  # neither acknowledged nor heard of: asked again, alone
+    connect: Connect = Connect()
+    symbols_per_connection: Count = 0
+    frame_gap_ms: Count = 0
+    unsubscribe_template: Text = ""
+
+    max_jump_percent: Annotated[int, Meta(ge=1, le=1_000)] = 20
+    rest: Rest = Rest()
+
+
+def quirks_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the column."""
+    (reference,), components = msgspec.json.schema_components([Quirks], ref_template="#/$defs/{name}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **reference, "$defs": components}
