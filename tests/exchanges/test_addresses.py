@@ -110,13 +110,20 @@ def odd_spellings(text: str) -> Iterator[str]:
 def forbidden_urls() -> list[str]:
     hosts = [*FORBIDDEN_V4, *(f"[{text}]" for text in FORBIDDEN_V6)]
     hosts += [f"[{text}]" for v4 in FORBIDDEN_V4 for text in embedded(v4)]
+    numbers = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "8.8.8.8")
+    hosts += [text for number in numbers for text in odd_spellings(number)]
+    hosts += ["localhost", "LOCALHOST", "a.localhost", "[fe80::1%25eth0]", "[::1%25lo]", "[fe80::1%eth0]"]
+    hosts += ["1.2.3", "0", "0x", "example.0x7f", "a..b", ".a", "-a.com", "a-.com", "a_b.com", "exa mple.com"]
     hosts += [
-        text for v4 in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "8.8.8.8") for text in odd_spellings(v4)
+        "a%2eb.com",
+        "127。0。0。1",
+        "１２７.0.0.1",
+        "ⓔxample.com",
+        "",
+        "x" * 64 + ".com",
+        "a." * 127 + "com",
     ]
-    hosts += ["localhost", "LOCALHOST", "a.localhost", "[fe80::1%25eth0]", "[::1%25lo]", "[fe80::1%eth0]", "1.2.3",
-              "0", "0x", "example.0x7f", "a..b", ".a", "-a.com", "a-.com", "a_b.com", "exa mple.com", "a%2eb.com",
-              "127。0。0。1", "１２７.0.0.1", "ⓔxample.com", "", "x" * 64 + ".com", "a." * 127 + "com", "[v1.x]",
-              "[::ffff:7f00:1", "::1", "[1.1.1.1]"]  # fmt: skip
+    hosts += ["[v1.x]", "[::ffff:7f00:1", "::1", "[1.1.1.1]"]
     urls = [f"wss://{host}/feed" for host in hosts]
     urls += [
         f"wss://exchange.example:{port}/" for port in (0, 1, 22, 25, 80, 442, 444, 1023, 65536, -1, "https")
