@@ -123,7 +123,7 @@ def forbidden_urls() -> list[str]:
         "x" * 64 + ".com",
         "a." * 127 + "com",
     ]
-    hosts += ["[v1.x]", "[::ffff:7f00:1", "::1", "[1.1.1.1]"]
+    hosts += ["", "[v1.x]", "[::ffff:7f00:1", "::1", "[1.1.1.1]"]
     urls = [f"wss://{host}/feed" for host in hosts]
     urls += [
         f"wss://exchange.example:{port}/" for port in (0, 1, 22, 25, 80, 442, 444, 1023, 65536, -1, "https")
