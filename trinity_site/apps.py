@@ -1,4 +1,4 @@
-"""Application configurations of the site: its own, and the admin with the command centre as its default site."""
+"""The site's own application configuration, and the admin's with the command centre in it."""
 
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps

@@ -165,9 +165,7 @@ ADMIN_CONTENT_SECURITY_POLICY = {
 
 # History
 
-SIMPLE_HISTORY_REVERT_DISABLED = (
-    True  # going back is a change like any other: it is validated and saved as one
-)
+SIMPLE_HISTORY_REVERT_DISABLED = True  # going back is a change like any other: saved as one
 
 # The command centre
 

@@ -13,16 +13,7 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-_FLAGS = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
+_FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 _ENGINES = {"django.db.backends.postgresql", "django.db.backends.sqlite3"}
 
 
@@ -109,7 +100,7 @@ def database(name: str = "DATABASE_URL") -> dict[str, Any] | None:  # Any: Djang
 
 
 def kept_secret(path: Path) -> str:
-    """Return the secret kept in *path*, making it (0600) the first time; two starters at once agree on one."""
+    """Return the secret kept in *path*, made (0600) the first time; two starters at once agree on one."""
     try:
         return path.read_text("ascii")
     except FileNotFoundError:

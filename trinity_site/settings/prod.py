@@ -1,4 +1,4 @@
-"""A node that serves the world behind TLS. What it needs it insists on: a missing variable stops the start."""
+"""A node that serves the world behind TLS. A missing variable that it needs stops the start."""
 
 from django.core.exceptions import ImproperlyConfigured
 
