@@ -15,7 +15,9 @@ SETTLED_S = 10.0
 class Backoff:
     """The delay before each attempt. It starts over only after ticks have flowed for SETTLED_S: a handshake proves nothing."""
 
-    def __init__(self, uniform: Callable[[float, float], float], *, first_s: float = FIRST_S, cap_s: float = CAP_S) -> None:
+    def __init__(
+        self, uniform: Callable[[float, float], float], *, first_s: float = FIRST_S, cap_s: float = CAP_S
+    ) -> None:
         self._uniform = uniform
         self._first_s = first_s
         self._cap_s = cap_s

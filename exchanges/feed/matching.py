@@ -34,9 +34,13 @@ def _compile_condition(path_text: str, condition: Any) -> Test:  # Any: a JSON v
         case {"present": bool(wanted), **rest} if not rest:
             return lambda document: (path.first(document) is not MISSING) is wanted
         case dict() | list():
-            raise MatchError(f'{path_text!r}: use a literal, {{"starts_with": "text"}} or {{"present": true|false}}')
+            raise MatchError(
+                f'{path_text!r}: use a literal, {{"starts_with": "text"}} or {{"present": true|false}}'
+            )
     literal = literal_of(condition)
-    return lambda document: any(type(value) is type(literal) and value == literal for value in path.every(document))
+    return lambda document: any(
+        type(value) is type(literal) and value == literal for value in path.every(document)
+    )
 
 
 def literal_of(value: Any) -> object:  # Any: a JSON value from the table

@@ -60,7 +60,9 @@ def parse(text: str) -> tuple[Step, ...]:
     while at < len(rest):
         found = _TOKEN.match(rest, at)
         if found is None or (at == 0 and rest[0] == "." and not text.lstrip().startswith("$")):
-            raise PathError(f"cannot read {rest[at:]!r}: write keys as a.b, places as [0], all as [*], any key as *")
+            raise PathError(
+                f"cannot read {rest[at:]!r}: write keys as a.b, places as [0], all as [*], any key as *"
+            )
         steps.append(_step(found))
         at = found.end()
     if len(steps) > _MAX_STEPS:

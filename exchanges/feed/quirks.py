@@ -120,7 +120,9 @@ class Quirks(_Rule):
 
     silence_limit_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0  # no trade at all for so long: dial again
     frame_limit_s: Seconds = 0  # no frame of any kind; 0: only the protocol ping tells
-    confirm_s: Annotated[float, Meta(ge=1, le=3_600)] = 30.0  # neither acknowledged nor heard of: asked again, alone
+    confirm_s: Annotated[float, Meta(ge=1, le=3_600)] = (
+        30.0  # neither acknowledged nor heard of: asked again, alone
+    )
     connect: Connect = Connect()
     symbols_per_connection: Count = 0
     frame_gap_ms: Count = 0

@@ -64,7 +64,9 @@ class SpecError(ValueError):
         self.errors = {column: list(messages) for column, messages in errors.items()}
 
     def __str__(self) -> str:
-        return "; ".join(f"{column}: {message}" for column, messages in self.errors.items() for message in messages)
+        return "; ".join(
+            f"{column}: {message}" for column, messages in self.errors.items() for message in messages
+        )
 
 
 class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +131,9 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return self.rest_symbol or self.symbol
 
 
-def parse_feed(columns: Mapping[str, Any]) -> FeedSpec:  # Any: JSON values from a form, a file or the database
+def parse_feed(
+    columns: Mapping[str, Any],
+) -> FeedSpec:  # Any: JSON values from a form, a file or the database
     """Judge one row and return it typed; raise SpecError with a message per column."""
     errors: dict[str, list[str]] = {}
     for unknown in sorted(set(columns) - set(FEED_COLUMNS)):
@@ -196,7 +200,11 @@ def _count(value: Any) -> int:
 
 
 def _interval(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (value == 0 or 1 <= value <= 3_600):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (value == 0 or 1 <= value <= 3_600)
+    ):
         raise _Refused("must be 0 (no ping) or from 1 to 3,600 seconds")
     return value
 
@@ -214,7 +222,9 @@ def _url(schemes: tuple[str, ...], *, empty: bool = False) -> Callable[[Any], st
         except ValueError:
             raise _Refused("is not a URL") from None
         if parts.scheme not in schemes or (not parts.hostname and "{ENDPOINT}" not in url):
-            raise _Refused(f"must begin with {' or '.join(scheme + '://' for scheme in schemes)} and name a host")
+            raise _Refused(
+                f"must begin with {' or '.join(scheme + '://' for scheme in schemes)} and name a host"
+            )
         if parts.username or parts.password or port == 0:
             raise _Refused("must not contain a user name, a password or port 0")
         return url
@@ -268,7 +278,12 @@ def _quirks(value: Any) -> Quirks:
     document = {} if value is None else _json(value)
     faults = sorted(_QUIRKS_VALIDATOR.iter_errors(document), key=lambda fault: fault.json_path)
     if faults:
-        raise _Refused(*(f"{fault.json_path.removeprefix('$').lstrip('.') or 'quirks'}: {fault.message}" for fault in faults[:20]))
+        raise _Refused(
+            *(
+                f"{fault.json_path.removeprefix('$').lstrip('.') or 'quirks'}: {fault.message}"
+                for fault in faults[:20]
+            )
+        )
     quirks = msgspec.convert(document, Quirks, strict=False)
     if messages := list(_unusable_quirks(quirks)):
         raise _Refused(*messages)
@@ -331,7 +346,9 @@ _RULES: tuple[_ColumnRule, ...] = (
 def _check_together(values: dict[str, Any]) -> dict[str, list[str]]:
     errors: dict[str, list[str]] = {}
     try:
-        check_subscribe(values["subscribe_template"], values["symbol_template"], in_url="{SYMBOL" in values["ws_url"])
+        check_subscribe(
+            values["subscribe_template"], values["symbol_template"], in_url="{SYMBOL" in values["ws_url"]
+        )
     except TemplateError as error:
         errors[error.column] = [str(error)]
     try:

@@ -49,7 +49,9 @@ def fill(template: str, moment: Moment, **symbols: str) -> str:
     return _LOOKS_LIKE_ONE.sub(lambda found: values.get(found[1], found[0]), template)
 
 
-def render(template: str, symbol_template: str, symbols: Sequence[str], *, join: str, moment: Moment) -> list[Frame]:
+def render(
+    template: str, symbol_template: str, symbols: Sequence[str], *, join: str, moment: Moment
+) -> list[Frame]:
     """Return the frames, in order, that ask for *symbols*."""
     if "{SYMBOLS}" in template:
         listed = join.join(symbol_template.replace("{SYMBOL}", symbol) for symbol in symbols)
@@ -96,12 +98,18 @@ def check_subscribe(template: str, symbol_template: str, *, in_url: bool) -> Non
     if "{SYMBOL}" not in symbol_template:
         raise TemplateError("symbol_template", "must contain {SYMBOL}")
     if "{SYMBOLS}" not in template and "{SYMBOL}" not in template and not in_url:
-        raise TemplateError("subscribe_template", "must contain {SYMBOLS}, or {SYMBOL} for one frame per symbol")
+        raise TemplateError(
+            "subscribe_template", "must contain {SYMBOLS}, or {SYMBOL} for one frame per symbol"
+        )
     sample = fill(template, _SAMPLE, SYMBOLS=symbol_template.replace("{SYMBOL}", "X"), SYMBOL="X")
     try:
         json.loads(sample)
     except (ValueError, RecursionError) as error:
-        column = "symbol_template" if _is_json(fill(template, _SAMPLE, SYMBOLS='"X"', SYMBOL="X")) else "subscribe_template"
+        column = (
+            "symbol_template"
+            if _is_json(fill(template, _SAMPLE, SYMBOLS='"X"', SYMBOL="X"))
+            else "subscribe_template"
+        )
         raise TemplateError(column, f"does not make a JSON frame: {error}") from None
 
 
@@ -115,7 +123,9 @@ def check_ping(payload: str) -> None:
 def _check_names(column: str, template: str) -> None:
     for name in _LOOKS_LIKE_ONE.findall(template):
         if name not in _NAMES:
-            raise TemplateError(column, f"{{{name}}} is no placeholder; there are {', '.join('{' + n + '}' for n in _NAMES)}")
+            raise TemplateError(
+                column, f"{{{name}}} is no placeholder; there are {', '.join('{' + n + '}' for n in _NAMES)}"
+            )
 
 
 def _is_json(text: str) -> bool:

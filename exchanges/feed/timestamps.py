@@ -12,7 +12,8 @@ FIRST_PLAUSIBLE_NS = 1_230_768_000 * 10**9  # 2009-01-01: before that no coin ha
 LAST_PLAUSIBLE_NS = 2**63 - 1  # 2262: what a signed 64-bit field on the board holds
 
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d{2}):(\d{2}))", re.ASCII
+    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d{2}):(\d{2}))",
+    re.ASCII,
 )
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -52,7 +53,12 @@ def rfc3339() -> Reader:
         # "2026-11-22T13:00:05.123456Z": the first 17 characters are the minute.
         if text[:17] == minute and text[-1:] == "Z":
             seconds, fraction = text[17:19], text[20:-1]
-            if seconds.isdigit() and seconds.isascii() and seconds < "60" and (not fraction or text[19] == "."):
+            if (
+                seconds.isdigit()
+                and seconds.isascii()
+                and seconds < "60"
+                and (not fraction or text[19] == ".")
+            ):
                 if not fraction and len(text) == 20:
                     return minute_ns + int(seconds) * 1_000_000_000
                 if fraction.isdigit() and fraction.isascii():
@@ -71,7 +77,9 @@ def parse_rfc3339(text: str) -> int | None:
     if found is None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
-    if not (1 <= month <= 12 and 1 <= day <= _days(year, month) and hour < 24 and minute < 60 and second <= 60):
+    if not (
+        1 <= month <= 12 and 1 <= day <= _days(year, month) and hour < 24 and minute < 60 and second <= 60
+    ):
         return None
     seconds = timegm((year, month, day, hour, minute, second, 0, 0, 0))
     if found[8]:

@@ -1,0 +1,212 @@
+"""From a frame to its trades. Sans-I/O.
+
+A rule of a row is read in one of two ways with the same result: by a msgspec decoder built from the row's paths (most
+rows, about 0.7 µs a frame), or by walking the decoded document (any path; also what the decoder refuses).
+"""
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
+
+from exchanges.feed.decoders import Fields, build_decoder
+from exchanges.feed.matching import compile_match
+from exchanges.feed.paths import MISSING, Number, Path, load
+from exchanges.feed.quirks import Quirks, TradeRule
+from exchanges.feed.spec import FeedSpec
+from exchanges.feed.timestamps import is_plausible, reader
+from pricing.tick import Tick
+
+MAX_PRICE_CHARACTERS = 40
+_LARGEST = Decimal("1e15")
+_SMALLEST = Decimal("1e-24")
+
+
+class Fault(NamedTuple):
+    """A trade that could not be read, and why."""
+
+    reason: str
+    symbol: str
+    detail: str
+
+
+def price_text(literal: str) -> str | None:
+    """Return a price's digits as they are, an exponent written out; None unless it is a plausible price."""
+    if (
+        not literal.strip("0123456789.")
+        and literal[:1] not in ("0", ".", "")
+        and len(literal) <= MAX_PRICE_CHARACTERS
+    ):
+        return (
+            literal if literal.count(".") == 0 or (literal.count(".") == 1 and literal[-1] != ".") else None
+        )
+    if not literal.isascii() or "_" in literal or len(literal) > 2 * MAX_PRICE_CHARACTERS:
+        return None
+    try:
+        price = Decimal(literal)
+    except InvalidOperation:
+        return None
+    if (
+        not price.is_finite()
+        or not _SMALLEST <= price <= _LARGEST
+        or literal[0] in "+. "
+        or literal[-1] in ". "
+    ):
+        return None
+    if literal[0] == "0" and literal[1:2].isdigit():
+        return None
+    written = format(price, "f")
+    return written if len(written) <= MAX_PRICE_CHARACTERS else None
+
+
+class ResolvedRule(NamedTuple):
+    """One trade rule with nothing left to inherit."""
+
+    trade_match: dict[str, object]
+    trades_path: str
+    fields: Fields
+    timestamp_format: str
+
+
+def resolve(spec: FeedSpec) -> list[ResolvedRule]:
+    """Return the row's rules: the columns, then the further ones of the quirks."""
+    columns = TradeRule(
+        trade_match=spec.trade_match,
+        trades_path=spec.trades_path,
+        symbol_path=spec.symbol_path,
+        price_path=spec.price_path,
+        timestamp_path=spec.timestamp_path,
+        timestamp_format=spec.timestamp_format,
+        trade_id_path=spec.quirks.trade_id_path,
+    )
+    return [_inherit(rule, columns) for rule in (columns, *spec.quirks.trade_rules)]
+
+
+def _inherit(rule: TradeRule, columns: TradeRule) -> ResolvedRule:
+    return ResolvedRule(
+        rule.trade_match,
+        rule.trades_path or columns.trades_path,
+        Fields(
+            symbol=rule.symbol_path or columns.symbol_path,
+            price=rule.price_path or columns.price_path,
+            time=rule.timestamp_path or columns.timestamp_path,
+            trade_id=rule.trade_id_path or columns.trade_id_path,
+        ),
+        rule.timestamp_format or columns.timestamp_format,
+    )
+
+
+class TradeReader:
+    """Reads the trades of frames by one rule. ``faults`` collects what could not be read until it is taken."""
+
+    def __init__(
+        self, rule: ResolvedRule, quirks: Quirks, faults: list[Fault], channels: dict[str, str]
+    ) -> None:
+        self._decoder = (
+            None if quirks.channel else build_decoder(rule.trade_match, rule.trades_path, rule.fields)
+        )
+        self._holds = compile_match(rule.trade_match)
+        self._trades = Path(rule.trades_path)
+        self._paths = tuple(Path(text) if text else None for text in rule.fields)
+        self._read_time = reader(rule.timestamp_format)
+        self._prefix, self._suffix = quirks.symbol_prefix, quirks.symbol_suffix
+        self._channels = channels if quirks.channel else None
+        self._faults = faults
+
+    def read(self, frame: str | bytes) -> list[Tick] | None:
+        """Return the trades in the frame's order by the built decoder; None where it is not for this frame."""
+        rows = self._decoder(frame) if self._decoder else None
+        return None if rows is None else self._ticks(rows)
+
+    def read_document(self, document: object) -> list[Tick] | None:
+        """Return the trades of a decoded frame; None when the rule does not hold for it."""
+        if not self._holds(document):
+            return None
+        return self._ticks(self._walk(document))
+
+    def _walk(self, document: object) -> Iterable[tuple[str, str, str, str]]:
+        for row in self._trades.rows(document):
+            symbol, price, time, trade_id = (
+                _literal(path.first(document if path.from_document else row)) if path else ""
+                for path in self._paths
+            )
+            yield symbol, price, time, trade_id
+
+    def _ticks(self, rows: Iterable[tuple[str, str, str, str]]) -> list[Tick]:
+        ticks = []
+        for symbol, price, time, trade_id in rows:
+            if self._prefix or self._suffix:
+                symbol = symbol.removeprefix(self._prefix).removesuffix(self._suffix)
+            if self._channels is not None:
+                symbol = self._channels.get(symbol, "")
+            digits = price_text(price)
+            traded_ns = self._read_time(time)
+            if digits is None or traded_ns is None or not symbol or not is_plausible(traded_ns):
+                self._faults.append(_fault(symbol, price, digits, time, traded_ns))
+                continue
+            ticks.append(Tick(symbol, digits, traded_ns, trade_id))
+        return ticks
+
+
+def _literal(value: object) -> str:
+    """Return the text of a JSON string or number; empty for what cannot be a price, a time or a name."""
+    return str(value) if isinstance(value, str) else ""
+
+
+def _fault(symbol: str, price: str, digits: str | None, time: str, traded_ns: int | None) -> Fault:
+    if not symbol:
+        return Fault("no_symbol", "", f"price {price[:60]!r}")
+    if digits is None:
+        return Fault("bad_price", symbol, price[:60])
+    if traded_ns is None:
+        return Fault("bad_time", symbol, time[:60])
+    return Fault("implausible_time", symbol, time[:60])
+
+
+class RestRule:
+    """The row's REST fallback: where to ask, and how to read the answer."""
+
+    def __init__(self, spec: FeedSpec) -> None:
+        rest = spec.quirks.rest
+        self._url = spec.rest_url
+        self._price = Path(spec.rest_price_path) if spec.rest_price_path else None
+        self._time = Path(rest.time_path) if rest.time_path else None
+        self._read_time = reader(rest.time_format or spec.timestamp_format)
+        self._symbol = Path(rest.symbol_path) if rest.symbol_path else None
+        self._errors: tuple[Callable[[object], bool], ...] = tuple(
+            compile_match(match) for match in rest.error_match
+        )
+
+    def url(self, symbol: str) -> str:
+        """Return the address to ask for *symbol*, as REST calls it."""
+        return self._url.replace("{SYMBOL}", symbol)
+
+    def read(self, body: bytes, symbol: str = "") -> Tick | str:
+        """Return the price in *body*, or the reason why there is none.
+
+        The tick's symbol is the one in the answer where the row says where that is, and must then be *symbol* (case aside)
+        when one was asked for.
+        """
+        try:
+            document = load(body)
+        except (ValueError, RecursionError):
+            return "not JSON"
+        if any(holds(document) for holds in self._errors):
+            return "error answer"
+        if self._price is None:
+            return "no rest_price_path"
+        price = price_text(_literal(self._price.first(document)))
+        if price is None:
+            return "no price"
+        answered = _literal(self._symbol.first(document)) if self._symbol else ""
+        if answered and symbol and answered.casefold() != symbol.casefold():
+            return f"answered for {answered[:40]}"
+        traded_ns = None
+        if self._time is not None:
+            stamp = self._time.first(document)
+            traded_ns = None if stamp is MISSING else self._read_time(_literal(stamp))
+            if traded_ns is None or not is_plausible(traded_ns):
+                return "bad time"
+        return Tick(answered or symbol, price, traded_ns)
+
+
+__all__ = ["Fault", "Number", "ResolvedRule", "RestRule", "TradeReader", "price_text", "resolve"]

@@ -1,0 +1,366 @@
+"""One connection's conversation with an exchange, driven wholly by its row. Sans-I/O: both clocks come in.
+
+A frame goes in; ticks, frames to send and the next deadline come out. What the connection must do is read from
+`outgoing()`, `hangup` and `next_deadline()` after each call. No frame makes it raise.
+"""
+
+import json
+import re
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from exchanges.feed.decode import Fault, TradeReader, resolve
+from exchanges.feed.matching import compile_match
+from exchanges.feed.paths import MISSING, Number, Path, load
+from exchanges.feed.quirks import AckRule, RefusalRule, Reply
+from exchanges.feed.spec import FeedSpec
+from exchanges.feed.subscriptions import Subscriptions, SymbolState
+from exchanges.feed.templates import Frame, Moment, fill, render
+from pricing.tick import Tick
+
+PING: Final = object()
+SECOND: Final = 10**9
+MAX_FRAME_BYTES: Final = 2**20
+MAX_FAULTS: Final = 100
+RECONNECT_AFTER_NOTICE_S: Final = (
+    5.0  # after maintenance Kraken asks for no faster than every 5 s; none of the others minds
+)
+
+R = TypeVar("R")
+_REPLY_PLACEHOLDER = re.compile(r"\{(\$[^{}]*)\}")
+
+
+class Hangup(NamedTuple):
+    """What the connection must do: close, and dial again no sooner than after ``retry_after_s``."""
+
+    reason: str
+    retry_after_s: float = 0.0
+
+
+class FeedProtocol:
+    """The conversation. ``any_symbol`` lets every trade through (to prove a row on recorded frames)."""
+
+    def __init__(
+        self, spec: FeedSpec, symbols: Sequence[str], *, uuid: Callable[[], str], any_symbol: bool = False
+    ) -> None:
+        self.spec = spec
+        self.hangup: Hangup | None = None
+        self.paused = ""
+        self.counts: Counter[str] = Counter()
+        self.faults: list[Fault] = []
+        self.last_tick_mono_ns = 0
+        self.first_tick_mono_ns = 0
+        self._uuid = uuid
+        self._any_symbol = any_symbol
+        self._quirks = quirks = spec.quirks
+        self._subscriptions = Subscriptions(symbols, quirks)
+        self._channels: dict[str, str] = {}
+        self._readers = [TradeReader(rule, quirks, self.faults, self._channels) for rule in resolve(spec)]
+        self._read = [reader.read for reader in self._readers]
+        self._controls = self._compile_controls()
+        self._outgoing: list[str | object] = []
+        self._queue: deque[Frame] = deque()
+        self._ids = 0
+        self._opened_mono_ns = 0
+        self._last_frame_mono_ns = 0
+        self._next_send_mono_ns = 0
+        self._next_ping_mono_ns = 0
+        self._ready = not quirks.connect.wait_for
+        self._wait_for = compile_match(quirks.connect.wait_for)
+
+    # What the connection calls
+
+    def opened(self, wall_ns: int, mono_ns: int) -> None:
+        """The socket is open: subscribe, now or when the row allows."""
+        self._opened_mono_ns = self._last_frame_mono_ns = mono_ns
+        self._next_send_mono_ns = mono_ns + int(self._quirks.connect.delay_s * SECOND)
+        if self.spec.ping_interval_s:
+            self._next_ping_mono_ns = mono_ns + int(self.spec.ping_interval_s * SECOND)
+        self._ask([list(self._subscriptions.states)], wall_ns)
+        self._send_queued(mono_ns)
+
+    def receive(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
+        """Return the trades in the frame, in its order; never raise. ``faults`` grows by those that cannot be read."""
+        self._last_frame_mono_ns = mono_ns
+        if self._quirks.encoding == "gzip" and isinstance(frame, bytes):
+            frame = _inflate(frame)
+        for read in self._read:
+            ticks = read(frame)
+            if ticks is not None:
+                return self._accept(ticks, mono_ns)
+        return self._receive_other(frame, wall_ns, mono_ns)
+
+    def tick_due(self, wall_ns: int, mono_ns: int) -> None:
+        """Do what was to be done by now: send what waits, ping, ask again, or hang up on silence."""
+        self._send_queued(mono_ns)
+        if self._next_ping_mono_ns and mono_ns >= self._next_ping_mono_ns:
+            payload = self.spec.ping_payload
+            self._outgoing.append(fill(payload, self._moment(wall_ns)) if payload else PING)
+            self._next_ping_mono_ns = mono_ns + int(self.spec.ping_interval_s * SECOND)
+        if due := self._subscriptions.due(mono_ns):
+            self._ask(due, wall_ns)
+            self._send_queued(mono_ns)
+            for symbols in due:
+                self._subscriptions.retried(symbols[0])
+        for deadline, reason in self._limits():
+            if mono_ns >= deadline and self.hangup is None:
+                self.hangup = Hangup(reason)
+
+    def next_deadline(self) -> int | None:
+        """Return the monotonic time of the next thing to do, None when there is none."""
+        deadlines = [deadline for deadline, _ in self._limits()]
+        if self._next_ping_mono_ns:
+            deadlines.append(self._next_ping_mono_ns)
+        if self._queue and self._ready:
+            deadlines.append(self._next_send_mono_ns)
+        if (retry := self._subscriptions.next_retry()) is not None:
+            deadlines.append(retry)
+        return min(deadlines, default=None)
+
+    def outgoing(self) -> list[str | object]:
+        """Return the frames to send now (texts and PING), and forget them."""
+        frames, self._outgoing = self._outgoing, []
+        return frames
+
+    def subscribe(self, symbols: Iterable[str], wall_ns: int, mono_ns: int) -> None:
+        """Ask for more symbols on the open connection."""
+        if new := self._subscriptions.add(symbols):
+            self._ask([new], wall_ns)
+            self._send_queued(mono_ns)
+
+    def unsubscribe(self, symbols: Iterable[str], wall_ns: int, mono_ns: int) -> bool:
+        """Forget symbols; return False where the row knows no way to tell the exchange (its trades are then ignored)."""
+        gone = self._subscriptions.drop(symbols)
+        if not gone or not self._quirks.unsubscribe_template:
+            return not gone
+        for frame in self._render(self._quirks.unsubscribe_template, gone, wall_ns):
+            self._queue.append(Frame(frame.text))
+        self._send_queued(mono_ns)
+        return True
+
+    def symbol_states(self) -> Mapping[str, SymbolState]:
+        """Return the state of every symbol asked for, by symbol."""
+        return self._subscriptions.states
+
+    @property
+    def connected_for_data(self) -> bool:
+        """Whether a tick has come: only that proves a connection."""
+        return self.last_tick_mono_ns > 0
+
+    def take_faults(self) -> list[Fault]:
+        """Return the trades that could not be read since the last call."""
+        faults = self.faults[:MAX_FAULTS]
+        self.faults.clear()
+        return faults
+
+    # Trades
+
+    def _accept(self, ticks: list[Tick], mono_ns: int) -> list[Tick]:
+        self.counts["trade"] += 1
+        if self._any_symbol:
+            return ticks
+        states = self._subscriptions.states
+        known = []
+        for tick in ticks:
+            state = states.get(tick.symbol) or self._subscriptions.find(tick.symbol)
+            if state is None:
+                self.counts["unknown_symbol"] += 1
+                continue
+            state.last_tick_mono_ns = mono_ns
+            state.state = "live"
+            known.append(tick)
+        if known:
+            self.last_tick_mono_ns = mono_ns
+            if not self.first_tick_mono_ns:
+                self.first_tick_mono_ns = mono_ns
+        return known
+
+    # Everything else
+
+    def _receive_other(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
+        if _is_text(frame, self._quirks.pong_text):
+            self.counts["pong"] += 1
+            return []
+        try:
+            document = load(frame)
+        except (ValueError, RecursionError):
+            self.counts["bad_json"] += 1
+            self.faults.append(Fault("bad_json", "", _excerpt(frame)))
+            return []
+        for reader in self._readers:
+            ticks = reader.read_document(document)
+            if ticks is not None:
+                return self._accept(ticks, mono_ns)
+        self._control(document, wall_ns, mono_ns)
+        return []
+
+    def _compile_controls(
+        self,
+    ) -> list[tuple[str, Callable[[object], bool], Callable[[object, int, int], None]]]:
+        """Return (kind, condition, action) in the order of the tests: errors look like acks at some exchanges."""
+        quirks = self._quirks
+        controls: list[tuple[str, Callable[[object], bool], Callable[[object, int, int], None]]] = []
+        for refusal in quirks.refusals:
+            controls.append(("refusal", compile_match(refusal.match), _bind(self._on_refusal, refusal)))
+        for match in quirks.reconnect:
+            controls.append(("reconnect", compile_match(match), self._on_reconnect))
+        for match in quirks.pause:
+            controls.append(("pause", compile_match(match), self._on_pause))
+        for match in quirks.resume:
+            controls.append(("resume", compile_match(match), self._on_resume))
+        for reply in quirks.replies:
+            controls.append(("reply", compile_match(reply.match), _bind(self._on_reply, reply)))
+        for match in quirks.pong:
+            controls.append(("pong", compile_match(match), _nothing))
+        if quirks.channel:
+            controls.append(("ack", compile_match(quirks.channel.match), self._on_channel))
+        for ack in quirks.acks:
+            controls.append(("ack", compile_match(ack.match), _bind(self._on_ack, ack)))
+        return controls
+
+    def _control(self, document: object, wall_ns: int, mono_ns: int) -> None:
+        if not self._ready and self._wait_for(document):
+            self._ready = True
+            self._next_send_mono_ns = max(self._next_send_mono_ns, mono_ns)
+            self._send_queued(mono_ns)
+        for kind, holds, act in self._controls:
+            if holds(document):
+                self.counts[kind] += 1
+                act(document, wall_ns, mono_ns)
+                return
+        self.counts["other"] += 1
+
+    def _on_refusal(self, rule: RefusalRule, document: object, wall_ns: int, mono_ns: int) -> None:
+        message = _text_at(rule.message_path, document) or json.dumps(document)[:200]
+        symbol = _text_at(rule.symbol_path, document)
+        if not symbol and rule.symbol_pattern and (found := re.search(rule.symbol_pattern, message)):
+            symbol = found[1]
+        again = self._subscriptions.refused(
+            symbol, message, whole=rule.scope == "frame", already=rule.already, mono_ns=mono_ns
+        )
+        if not rule.already:
+            self.faults.append(Fault("refused", symbol, message[:200]))
+        self._ask(again, wall_ns)
+        self._send_queued(mono_ns)
+
+    def _on_ack(self, rule: AckRule, document: object, wall_ns: int, mono_ns: int) -> None:
+        named = [str(name) for name in Path(rule.symbol_path).every(document)] if rule.symbol_path else []
+        if named or not rule.symbol_path:
+            self._subscriptions.acknowledged(named)
+
+    def _on_channel(self, document: object, wall_ns: int, mono_ns: int) -> None:
+        assert self._quirks.channel is not None
+        number = Path(self._quirks.channel.id_path).first(document)
+        symbol = _text_at(self._quirks.channel.symbol_path, document)
+        if isinstance(number, str) and symbol and len(self._channels) < 10_000:
+            self._channels[str(number)] = symbol
+            self._subscriptions.acknowledged([symbol])
+
+    def _on_reconnect(self, document: object, wall_ns: int, mono_ns: int) -> None:
+        self.hangup = Hangup("the exchange asked to reconnect", RECONNECT_AFTER_NOTICE_S)
+
+    def _on_pause(self, document: object, wall_ns: int, mono_ns: int) -> None:
+        self.paused = json.dumps(document)[:200]
+
+    def _on_resume(self, document: object, wall_ns: int, mono_ns: int) -> None:
+        if self.paused:
+            self.paused = ""
+            self._opened_mono_ns = mono_ns  # silence counts from now on
+
+    def _on_reply(self, reply: Reply, document: object, wall_ns: int, mono_ns: int) -> None:
+        frame = _REPLY_PLACEHOLDER.sub(lambda found: _json_at(found[1], document), reply.frame)
+        self._outgoing.append(fill(frame, self._moment(wall_ns)))
+
+    # Asking
+
+    def _ask(self, groups: Iterable[Sequence[str]], wall_ns: int) -> None:
+        size = self.spec.symbols_per_frame
+        for group in groups:
+            chunks = [group[at : at + size] for at in range(0, len(group), size)] if size else [group]
+            for number, chunk in enumerate(chunks):
+                frames = self._render(self.spec.subscribe_template, chunk, wall_ns)
+                once = number == 0 and group == list(self._subscriptions.states)
+                self._queue.extend(frame for frame in frames if frame.symbols or once)
+
+    def _render(self, template: str, symbols: Sequence[str], wall_ns: int) -> list[Frame]:
+        moment = self._moment(wall_ns)
+        return render(
+            template, self.spec.symbol_template, symbols, join=self._quirks.symbol_join, moment=moment
+        )
+
+    def _moment(self, wall_ns: int) -> Moment:
+        self._ids += 1
+        return Moment(wall_ns, self._ids, self._uuid())
+
+    def _send_queued(self, mono_ns: int) -> None:
+        """Move what may be sent now from the queue to outgoing, keeping the row's gap between frames."""
+        gap_ns = self._quirks.frame_gap_ms * 1_000_000
+        while self._queue and self._ready and mono_ns >= self._next_send_mono_ns:
+            frame = self._queue.popleft()
+            self._outgoing.append(frame.text)
+            self._subscriptions.asked(frame, mono_ns)
+            if gap_ns:
+                self._next_send_mono_ns = mono_ns + gap_ns
+
+    # Deadlines
+
+    def _limits(self) -> list[tuple[int, str]]:
+        quirks = self._quirks
+        limits: list[tuple[int, str]] = []
+        if not self.paused:
+            heard = max(self.last_tick_mono_ns, self._opened_mono_ns)
+            limits.append(
+                (heard + int(quirks.silence_limit_s * SECOND), f"no trade for {quirks.silence_limit_s:g} s")
+            )
+        if quirks.frame_limit_s:
+            limits.append(
+                (
+                    self._last_frame_mono_ns + int(quirks.frame_limit_s * SECOND),
+                    f"no frame for {quirks.frame_limit_s:g} s",
+                )
+            )
+        if quirks.connect.max_age_s:
+            limits.append(
+                (self._opened_mono_ns + int(quirks.connect.max_age_s * SECOND), "largest age of a connection")
+            )
+        return limits
+
+
+def _bind(method: Callable[[R, object, int, int], None], rule: R) -> Callable[[object, int, int], None]:
+    return lambda document, wall_ns, mono_ns: method(rule, document, wall_ns, mono_ns)
+
+
+def _nothing(document: object, wall_ns: int, mono_ns: int) -> None:
+    """A pong says that the line is alive, which its arrival has said already."""
+
+
+def _is_text(frame: str | bytes, text: str) -> bool:
+    return bool(text) and (frame == text if isinstance(frame, str) else frame == text.encode())
+
+
+def _excerpt(frame: str | bytes) -> str:
+    return (frame if isinstance(frame, str) else frame[:200].decode("utf-8", "replace"))[:80]
+
+
+def _text_at(path: str, document: object) -> str:
+    value = Path(path).first(document) if path else MISSING
+    return str(value) if isinstance(value, str) else ""
+
+
+def _json_at(path: str, document: object) -> str:
+    value = Path(path).first(document)
+    if isinstance(value, Number):
+        return str(value)
+    return "null" if value is MISSING else json.dumps(value)
+
+
+def _inflate(frame: bytes) -> bytes:
+    """Inflate a gzip frame up to the size limit; what is longer or broken comes back empty and counts as bad JSON."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        text = inflater.decompress(frame, MAX_FRAME_BYTES)
+    except zlib.error:
+        return b""
+    return b"" if inflater.unconsumed_tail else text
