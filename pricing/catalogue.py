@@ -54,18 +54,30 @@ EMPTY = Catalogue({}, {})
 
 
 class PublicView:
-    """The public part of whatever snapshot *source* returns, made once per snapshot."""
+    """The public part of whatever snapshot *source* returns, worked out once per snapshot."""
 
     def __init__(self, source: Callable[[], Catalogue]) -> None:
         self._source = source
         self._seen = self._public = EMPTY
+        self._exchanges: dict[str, tuple[str, ...]] = {}
 
-    def __call__(self) -> Catalogue:
-        catalogue = self._source()
-        if catalogue is not self._seen:
-            self._public = catalogue.public()
-            self._seen = catalogue
+    def catalogue(self) -> Catalogue:
+        snapshot = self._source()
+        if snapshot is not self._seen:
+            self._public = snapshot.public()
+            self._exchanges = {name: _home_first(row) for name, row in self._public.assets.items()}
+            self._seen = snapshot
         return self._public
+
+    def exchanges_of(self, asset: str) -> tuple[str, ...]:
+        """Name the exchanges that list *asset*, home first; none for an unknown asset."""
+        self.catalogue()
+        return self._exchanges.get(asset, ())
+
+
+def _home_first(row: AssetInfo) -> tuple[str, ...]:
+    names = [one.exchange for one in row.listings]
+    return tuple(sorted(names, key=lambda name: name != row.home))
 
 
 def list_exchanges(catalogue: Catalogue, ages_ms: Mapping[str, int | None], ttl_ms: int) -> dict[str, object]:

@@ -22,6 +22,8 @@ class Parameters:
     """The longest a question waits for tier 3, all exchanges together."""
     fallback_fresh_ms: int = 3_600_000
     """The oldest trade that a REST answer may carry: an illiquid asset's latest trade is its price."""
+    fallback_pause_ms: int = 1_000
+    """However fresh a price is demanded, an exchange is not asked for the same asset more often."""
     fallback_flights: int = 64
     """REST requests under way at once, per process."""
     negative_ttl_ms: int = 5_000

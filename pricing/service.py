@@ -5,9 +5,30 @@ Adapter: no Django. Everything it needs is handed in, clocks included.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+from telemetry._counters import (
+    CACHE_MISSES,
+    ELASTICACHE_HITS,
+    REST_FALLBACKS,
+    STALE_REFUSALS,
+    SYNCMAP_HITS,
+)
+
+from pricing.catalogue import PublicView
+from pricing.flights import Flights
+from pricing.parameters import MS, Parameters
+from pricing.protocol import PriceAnswer, PriceLike, PriceQuery, Problem
+from pricing.tick import StoredPrice
+
+FUTURE_NS = 5_000 * MS
+
+logger = logging.getLogger(__name__)
 
 
 class FallbackPrice(msgspec.Struct, frozen=True):
@@ -32,3 +53,244 @@ class FallbackError(Exception):
 class Fallback(Protocol):
     async def latest(self, asset: str, exchange: str) -> FallbackPrice | None:
         """Ask *exchange* once. None: it has no REST interface for the asset, so asking again is pointless."""
+
+
+class Live(PriceLike, Protocol):
+    def age_ns(self, mono_ns: int, /) -> int: ...
+
+
+class Board(Protocol):
+    def get(self, asset: str, exchange: str) -> Live | None: ...
+    def best(self, asset: str, mono_ns: int, ttl_ns: int) -> Live | None: ...
+    def all(self, asset: str) -> Sequence[Live]: ...
+
+
+class Tier2(Protocol):
+    async def read(self, asset: str) -> Mapping[str, StoredPrice]:
+        """Return what is known by exchange; nothing when tier 2 is dead or slow. Never raises."""
+
+    async def keep(self, price: StoredPrice) -> None:
+        """Store one price if that is possible now. Never raises."""
+
+
+class CounterRow(Protocol):
+    def add(self, index: int, n: int = 1, /) -> None: ...
+
+
+class PriceService:
+    """Answer price questions from three tiers. One per process; `aclose` ends the REST requests under way."""
+
+    def __init__(
+        self,
+        board: Board,
+        tier2: Tier2 | None,
+        fallback: Fallback | None,
+        parameters: Parameters,
+        counters: CounterRow,
+        *,
+        catalogue: PublicView,
+        wall_ns: Callable[[], int] = time.time_ns,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.parameters = parameters
+        self._board = board
+        self._tier2 = tier2
+        self._fallback = fallback
+        self._counters = counters
+        self._catalogue = catalogue
+        self._wall_ns = wall_ns
+        self._mono_ns = mono_ns
+        self._flights: Flights[tuple[str, str], StoredPrice] = Flights(
+            self._ask,
+            mono_ns=mono_ns,
+            entries=parameters.local_entries,
+            limit=parameters.fallback_flights,
+            negative_ns=parameters.negative_ttl_ms * MS,
+        )
+
+    async def price(self, query: PriceQuery) -> PriceAnswer | Problem:
+        """Answer from the first tier that has a price as fresh as asked. Cancelling is safe."""
+        answer = self.at_once(query)
+        return await self.below(query) if answer is None else answer
+
+    def at_once(self, query: PriceQuery) -> PriceAnswer | Problem | None:
+        """Answer from the board alone; None when the lower tiers must be asked with `below`."""
+        exchanges = self._exchanges(query)
+        if isinstance(exchanges, Problem):
+            return exchanges
+        if query.min_sources is not None and len(self._live_sources(query)) < query.min_sources:
+            return None
+        return self._on_board(query, exchanges)
+
+    async def below(self, query: PriceQuery) -> PriceAnswer | Problem:
+        """Answer a question that the board alone could not."""
+        exchanges = self._exchanges(query)
+        if isinstance(exchanges, Problem):
+            return exchanges
+        stored = await self._stored(query.asset)
+        if query.min_sources is not None:
+            refusal = self._too_few(query, stored)
+            if refusal is not None:
+                return refusal
+        answer = self._on_board(query, exchanges) or self._in_tier2(query, exchanges, stored)
+        if answer is None:
+            self._counters.add(CACHE_MISSES)
+            answer = await self._fetched(query, exchanges)
+        return answer or self._refusal(query, exchanges, stored)
+
+    async def aclose(self) -> None:
+        await self._flights.aclose()
+
+    def _exchanges(self, query: PriceQuery) -> tuple[str, ...] | Problem:
+        """Return the exchanges that may answer, home first."""
+        exchanges = self._catalogue.exchanges_of(query.asset)
+        if not exchanges:
+            detail = f"{query.asset} is not listed; see /assets."
+            return Problem("unknown_asset", detail, {"asset": query.asset})
+        if query.exchange is None:
+            return exchanges
+        if query.exchange in exchanges:
+            return (query.exchange,)
+        return Problem(
+            "unknown_exchange",
+            f"{query.asset} is not listed on {query.exchange}; it is on {', '.join(exchanges)}.",
+            {"asset": query.asset, "exchange": query.exchange},
+        )
+
+    def _on_board(self, query: PriceQuery, exchanges: tuple[str, ...]) -> PriceAnswer | None:
+        mono_ns, ttl_ns = self._mono_ns(), self._ttl_ns(query)
+        if query.exchange is None:
+            price = self._board.best(query.asset, mono_ns, ttl_ns)
+            if price is not None and price.exchange not in exchanges:  # live, but not shown in public
+                rows = [row for row in self._board.all(query.asset) if row.exchange in exchanges]
+                price = min(rows, key=lambda row: row.age_ns(mono_ns), default=None)
+        else:
+            price = self._board.get(query.asset, query.exchange)
+        if price is None or (age_ns := price.age_ns(mono_ns)) > ttl_ns:
+            return None
+        self._counters.add(SYNCMAP_HITS)
+        return PriceAnswer(price, age_ns, 1, cached=True)
+
+    def _ttl_ns(self, query: PriceQuery) -> int:
+        ttl_ms = self.parameters.price_ttl_ms
+        return MS * (ttl_ms if query.max_age_ms is None else min(ttl_ms, query.max_age_ms))
+
+    def _live_sources(self, query: PriceQuery) -> set[str]:
+        """Name the exchanges, whichever was asked for, that have a fresh price on the board."""
+        mono_ns, ttl_ns = self._mono_ns(), self._ttl_ns(query)
+        listed = self._catalogue.exchanges_of(query.asset)
+        rows = self._board.all(query.asset)
+        return {row.exchange for row in rows if row.age_ns(mono_ns) <= ttl_ns and row.exchange in listed}
+
+    async def _stored(self, asset: str) -> Mapping[str, StoredPrice]:
+        """Read tier 2 without what claims to come from the future: that clock is wrong, the age unknown."""
+        if self._tier2 is None:
+            return {}
+        stored = await self._tier2.read(asset)
+        latest_ns = self._wall_ns() + FUTURE_NS
+        return {name: price for name, price in stored.items() if price.received_ns <= latest_ns}
+
+    def _in_tier2(
+        self, query: PriceQuery, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
+    ) -> PriceAnswer | None:
+        wall_ns = self._wall_ns()
+        rows = [stored[name] for name in exchanges if name in stored and self._is_fresh(stored[name], query)]
+        if not rows:
+            return None
+        at_home = rows[0].exchange == exchanges[0]
+        price = rows[0] if at_home else min(rows, key=lambda row: row.age_ns(wall_ns))
+        self._counters.add(ELASTICACHE_HITS)
+        return PriceAnswer(price, price.age_ns(wall_ns), 2, cached=True)
+
+    def _is_fresh(self, price: StoredPrice, query: PriceQuery) -> bool:
+        wall_ns, parameters = self._wall_ns(), self.parameters
+        age_ns = price.age_ns(wall_ns)
+        if query.max_age_ms is not None and age_ns > query.max_age_ms * MS:
+            return False
+        if not price.polled:
+            return age_ns <= parameters.price_ttl_ms * MS
+        confirmed = wall_ns - price.received_ns <= parameters.price_ttl_ms * MS
+        return confirmed and age_ns <= parameters.fallback_fresh_ms * MS
+
+    def _too_few(self, query: PriceQuery, stored: Mapping[str, StoredPrice]) -> Problem | None:
+        listed = self._catalogue.exchanges_of(query.asset)
+        fresh = {name for name, row in stored.items() if name in listed and self._is_fresh(row, query)}
+        sources = len(fresh | self._live_sources(query))
+        if sources >= (query.min_sources or 0):
+            return None
+        detail = f"{sources} exchanges have a fresh price of {query.asset}, not {query.min_sources}."
+        figures: dict[str, int | str | None] = {"asset": query.asset, "sources": sources}
+        return Problem("too_few_sources", detail, figures | {"min_sources": query.min_sources})
+
+    async def _fetched(self, query: PriceQuery, exchanges: tuple[str, ...]) -> PriceAnswer | None:
+        """Ask home, then the others; each but the last gets half of the time that is left."""
+        if self._fallback is None:
+            return None
+        clock = asyncio.get_running_loop().time
+        end_s = clock() + self.parameters.fallback_timeout_ms / 1_000
+        for left in range(len(exchanges), 0, -1):
+            patience_s = (end_s - clock()) / min(left, 2)
+            if patience_s <= 0:
+                break
+            price, started = await self._fetch(query, exchanges[-left], patience_s)
+            if price is not None and self._is_fresh(price, query):
+                return PriceAnswer(price, price.age_ns(self._wall_ns()), 3, cached=not started)
+        return None
+
+    async def _fetch(
+        self, query: PriceQuery, exchange: str, patience_s: float
+    ) -> tuple[StoredPrice | None, bool]:
+        key = query.asset, exchange
+        kept = self._flights.kept(key)
+        if kept is not None:
+            price, since_ns = kept
+            if since_ns < self.parameters.fallback_pause_ms * MS or self._is_fresh(price, query):
+                return price, False
+        return await self._flights.get(key, patience_s)
+
+    async def _ask(self, key: tuple[str, str]) -> StoredPrice | None:
+        asset, exchange = key
+        if self._fallback is None:
+            return None
+        self._counters.add(REST_FALLBACKS)
+        try:
+            async with asyncio.timeout(self.parameters.fallback_timeout_ms / 1_000):
+                found = await self._fallback.latest(asset, exchange)
+        except (FallbackError, TimeoutError) as error:
+            logger.debug("No price of %s from %s over REST: %r", asset, exchange, error)
+            return None
+        if found is None:
+            return None
+        traded_ns = found.received_ns if found.traded_ns is None else found.traded_ns
+        price = StoredPrice(
+            asset, exchange, found.source, found.quote, found.price, traded_ns, found.received_ns, polled=True
+        )
+        if self._tier2 is not None:
+            await self._tier2.keep(price)
+        return price
+
+    def _refusal(
+        self, query: PriceQuery, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
+    ) -> Problem:
+        self._counters.add(STALE_REFUSALS)
+        age_ms = self._known_age_ms(query.asset, exchanges, stored)
+        figures: dict[str, int | str | None] = {"asset": query.asset, "age_ms": age_ms}
+        if query.exchange is not None:
+            figures["exchange"] = query.exchange
+        if age_ms is None:
+            return Problem("unavailable", f"No price of {query.asset} is known at the moment.", figures)
+        known = f"The newest known price of {query.asset} is {age_ms} ms old"
+        if query.max_age_ms is None:
+            return Problem("unavailable", f"{known}, too old to be given out.", figures)
+        figures["max_age_ms"] = query.max_age_ms
+        return Problem("stale", f"{known}; at most {query.max_age_ms} ms were asked for.", figures)
+
+    def _known_age_ms(
+        self, asset: str, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
+    ) -> int | None:
+        mono_ns, wall_ns = self._mono_ns(), self._wall_ns()
+        ages = [row.age_ns(mono_ns) for row in self._board.all(asset) if row.exchange in exchanges]
+        ages += [row.age_ns(wall_ns) for name, row in stored.items() if name in exchanges]
+        kept = (self._flights.kept((asset, name)) for name in exchanges)
+        ages += [entry[0].age_ns(wall_ns) for entry in kept if entry is not None]
+        return min(ages) // MS if ages else None

@@ -1,4 +1,4 @@
-"""One observed trade price, as a feed or a REST answer saw it. Pure."""
+"""One observed price: as a feed or a REST answer saw it, and as it is kept outside the board. Pure."""
 
 from __future__ import annotations
 
@@ -13,3 +13,20 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
     traded_ns: int | None
     """Wall clock of the exchange; None where it gave no time (some REST answers)."""
     trade_id: str = ""
+
+
+class StoredPrice(msgspec.Struct, frozen=True, gc=False):
+    """A price in tier 2 or 3. Wall clocks only: another node's monotonic clock means nothing here."""
+
+    asset: str
+    exchange: str
+    source: str
+    quote: str
+    price: str
+    traded_ns: int
+    received_ns: int
+    polled: bool = False
+    """Asked for over REST: at *received_ns* the exchange itself called it the latest trade."""
+
+    def age_ns(self, wall_ns: int) -> int:
+        return max(0, self.received_ns - self.traded_ns) + max(0, wall_ns - self.received_ns)
