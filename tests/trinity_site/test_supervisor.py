@@ -1,0 +1,316 @@
+"""The supervisor: its rules by table, and its work on real processes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from trinity_site.supervisor import Keeper, Life, Service, State, Supervisor, how_it_ended, relay
+
+PATIENCE_S = 10.0
+STAYS = "import time; time.sleep(60)"
+LEAVES_POLITELY = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("left")))
+print("here")
+time.sleep(60)
+"""
+DEAF_TO_SIGTERM = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf")
+time.sleep(60)
+"""
+
+
+class Recorder:
+    """What services printed, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, name: str, line: str) -> None:
+        self.lines.append((name, line))
+        self._news.set()
+
+    async def sees(self, wanted: tuple[str, str]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while wanted not in self.lines:
+                self._news.clear()
+                await self._news.wait()
+
+
+async def at_once(pid: int) -> bool:
+    return True
+
+
+async def never(pid: int) -> bool:
+    return False
+
+
+def python(name: str, code: str, **options: object) -> Service:
+    chosen: dict[str, object] = {"is_ready": at_once, "grace_s": 5.0, **options}
+    return Service(name=name, command=(sys.executable, "-c", code), **chosen)  # type: ignore[arg-type] # a test's own
+
+
+@contextlib.asynccontextmanager
+async def running(services: list[Service]) -> AsyncIterator[tuple[Supervisor, Recorder]]:
+    """Run *services* until the block ends, then stop them in order."""
+    recorder, stop, started = Recorder(), asyncio.Event(), asyncio.Event()
+    supervisor = Supervisor(services, recorder)
+    task = asyncio.create_task(supervisor.run(stop, started.set))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await started.wait()
+        yield supervisor, recorder
+    finally:
+        stop.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 (a process is watched from outside)
+            await asyncio.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def quick() -> Life:
+    return Life(first_s=0.01, cap_s=0.05)
+
+
+# Life
+
+
+def test_waits_double_to_the_cap() -> None:
+    life = Life()
+    assert [life.died(0.0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    assert life.deaths == 7
+
+
+def test_wait_begins_anew_after_a_minute_of_health() -> None:
+    life = Life()
+    life.died(0.0), life.died(0.0)
+    life.started()
+    life.became_ready(100.0)
+    assert life.died(160.0) == 1.0
+
+
+def test_wait_goes_on_doubling_after_a_short_life() -> None:
+    life = Life()
+    life.died(0.0)
+    life.started()
+    life.became_ready(100.0)
+    assert life.died(159.9) == 2.0
+
+
+def test_health_of_an_earlier_process_does_not_count() -> None:
+    life = Life()
+    life.became_ready(0.0)
+    assert life.died(60.0) == 1.0
+    life.started()
+    assert life.died(200.0) == 2.0
+
+
+def test_states_follow_the_events() -> None:
+    life = Life()
+    seen = [life.state]
+    for event in (life.started, lambda: life.became_ready(1.0), lambda: life.died(2.0), life.stopped):
+        event()
+        seen.append(life.state)
+    assert seen == [State.STOPPED, State.STARTING, State.READY, State.WAITING, State.STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "ended with status 0"),
+        (3, "ended with status 3"),
+        (-9, "was ended by SIGKILL"),
+        (-40, "signal 40"),
+    ],
+)
+def test_ending_is_said_in_words(code: int, words: str) -> None:
+    assert words in how_it_ended(code)
+
+
+# Output
+
+
+async def read_lines(*chunks: bytes) -> list[str]:
+    stream, lines = asyncio.StreamReader(), []
+    for chunk in chunks:
+        stream.feed_data(chunk)
+    stream.feed_eof()
+    await relay(stream, lines.append)
+    return lines
+
+
+async def test_lines_are_put_together_from_chunks() -> None:
+    assert await read_lines(b"on", b"e\ntwo\nthr", b"ee") == ["one", "two", "three"]
+
+
+async def test_line_that_is_not_utf8_is_shown_all_the_same() -> None:
+    assert await read_lines(b"a\xffb\n") == ["a�b"]
+
+
+async def test_endless_line_is_handed_on_in_pieces() -> None:
+    lines = await read_lines(b"x" * 200_000)
+    assert "".join(lines) == "x" * 200_000
+    assert max(map(len, lines)) <= 2 * 65_536
+
+
+# Processes
+
+
+async def test_service_starts_after_the_one_before_is_ready() -> None:
+    order: list[str] = []
+
+    async def slow(pid: int) -> bool:
+        order.append("slow asked")
+        return len(order) >= 3
+
+    async def second(pid: int) -> bool:
+        order.append("second asked")
+        return True
+
+    async with running([python("one", STAYS, is_ready=slow), python("two", STAYS, is_ready=second)]):
+        assert order == ["slow asked"] * 3 + ["second asked"]
+
+
+async def test_service_that_never_becomes_ready_does_not_hold_up_the_others() -> None:
+    async with running([python("one", STAYS, is_ready=never, start_s=0.05), python("two", STAYS)]) as (
+        node,
+        _,
+    ):
+        assert not node.keepers[0].ready.is_set()
+        assert node.keepers[1].ready.is_set()
+
+
+async def test_services_stop_in_reverse_order() -> None:
+    services = [python(name, LEAVES_POLITELY) for name in ("one", "two", "three")]
+    async with running(services) as (_, recorder):
+        for service in services:
+            await recorder.sees((service.name, "here"))
+    assert [name for name, line in recorder.lines if line == "left"] == ["three", "two", "one"]
+
+
+async def test_killed_service_is_started_again() -> None:
+    keeper = Keeper(python("one", STAYS), Recorder(), quick())
+    task = asyncio.create_task(keeper.keep())
+    await until(lambda: keeper.life.state is State.READY)
+    assert keeper.process is not None
+    first = keeper.process.pid
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: keeper.life.deaths == 1 and keeper.life.state is State.READY)
+    assert keeper.process.pid != first
+    await keeper.stop()
+    await task
+
+
+async def test_service_that_ends_by_itself_is_started_again() -> None:
+    keeper = Keeper(python("one", "pass"), Recorder(), quick())
+    task = asyncio.create_task(keeper.keep())
+    await until(lambda: keeper.life.deaths >= 2)
+    await keeper.stop()
+    await task
+
+
+async def test_command_that_is_missing_is_tried_again() -> None:
+    keeper = Keeper(Service(name="one", command=("/nowhere/at/all",), is_ready=at_once), Recorder(), quick())
+    task = asyncio.create_task(keeper.keep())
+    await until(lambda: keeper.life.deaths >= 2)
+    await keeper.stop()
+    await task
+
+
+async def test_failing_readiness_check_leaves_the_process_running(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(pid: int) -> bool:
+        raise RuntimeError("no idea")
+
+    async with running([python("one", STAYS, is_ready=broken, start_s=0.3)]) as (node, _):
+        assert node.keepers[0].life.deaths == 0
+    assert "readiness check of one failed" in caplog.text
+
+
+async def test_process_deaf_to_sigterm_is_killed_after_its_grace() -> None:
+    async with running([python("one", DEAF_TO_SIGTERM, grace_s=0.1)]) as (node, recorder):
+        await recorder.sees(("one", "deaf"))
+        assert node.keepers[0].process is not None
+        pid = node.keepers[0].process.pid
+    assert not is_alive(pid)
+
+
+async def test_kill_ends_deaf_processes_at_once() -> None:
+    async with running([python("one", DEAF_TO_SIGTERM, grace_s=60.0)]) as (node, recorder):
+        await recorder.sees(("one", "deaf"))
+        node.kill()
+
+
+async def test_stop_during_start_stops_what_has_started() -> None:
+    stop = asyncio.Event()
+    node = Supervisor([python("one", LEAVES_POLITELY, is_ready=never), python("two", STAYS)], Recorder())
+    task = asyncio.create_task(node.run(stop))
+    await until(lambda: node.keepers[0].process is not None)
+    stop.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await task
+    assert node.keepers[1].process is None
+
+
+async def test_cancelled_supervisor_leaves_no_process() -> None:
+    node = Supervisor([python("one", STAYS)], Recorder())
+    task = asyncio.create_task(node.run(asyncio.Event()))
+    await until(lambda: node.keepers[0].ready.is_set())
+    assert node.keepers[0].process is not None
+    pid = node.keepers[0].process.pid
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not is_alive(pid))
+
+
+async def test_service_gets_its_environment_and_descriptors(tmp_path: Path) -> None:
+    with (tmp_path / "shared").open("w+") as file:
+        number = file.fileno()
+        code = (
+            f"import os, time; os.write({number}, os.environ['WORD'].encode()); print('done'); time.sleep(60)"
+        )
+        async with running([python("one", code, environment={"WORD": "hello"}, descriptors=(number,))]) as (
+            _,
+            recorder,
+        ):
+            await recorder.sees(("one", "done"))
+        assert (tmp_path / "shared").read_text() == "hello"
+
+
+async def test_children_leave_when_the_supervisor_is_killed() -> None:
+    code = f"""
+import asyncio, sys
+from trinity_site.supervisor import Service, Supervisor
+async def yes(pid): print(pid, flush=True); return True
+child = Service(name="child", command=(sys.executable, "-c", {LEAVES_POLITELY!r}), is_ready=yes)
+asyncio.run(Supervisor([child], print).run(asyncio.Event()))
+"""
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
+    assert supervisor.stdout is not None
+    child = int(await supervisor.stdout.readline())
+    assert is_alive(child)
+    supervisor.kill()
+    await supervisor.wait()
+    await until(lambda: not is_alive(child))

@@ -1,0 +1,264 @@
+"""Keep the processes of a node running: start in order, restart what dies, stop in reverse order.
+
+What is run is a table of services made elsewhere (`roles.py`); nothing here knows what a service does.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import enum
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+
+READY_POLL_S = 0.05
+LAST_OUTPUT_S = 1.0  # for lines still in the pipe of a process that has died
+LONGEST_LINE_BYTES = 65_536
+PR_SET_PDEATHSIG = 1
+
+libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    command: tuple[str, ...]
+    is_ready: Callable[[int], Awaitable[bool]]  # asked with the process id until it says yes
+    environment: Mapping[str, str] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()  # inherited under the same numbers
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_s: float = 15.0  # how long the services after it wait for this one
+    grace_s: float = 8.0  # from the stop signal to SIGKILL
+
+
+class State(enum.Enum):
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting to start again"
+    STOPPED = "stopped"
+
+
+class Life:
+    """What one service has been through, and how long it waits to be started again. No clock, no process.
+
+    The wait is *first_s*, doubling to *cap_s*. It begins anew only after *healthy_s* of being ready: a
+    process that becomes ready and dies at once would otherwise be started as fast as the machine can.
+    """
+
+    def __init__(self, *, first_s: float = 1.0, cap_s: float = 30.0, healthy_s: float = 60.0) -> None:
+        self.state = State.STOPPED
+        self.deaths = 0
+        self._first_s, self._cap_s, self._healthy_s = first_s, cap_s, healthy_s
+        self._next_s = first_s
+        self._ready_since_s: float | None = None
+
+    def started(self) -> None:
+        self.state = State.STARTING
+        self._ready_since_s = None
+
+    def became_ready(self, now_s: float) -> None:
+        self.state = State.READY
+        self._ready_since_s = now_s
+
+    def died(self, now_s: float) -> float:
+        """Note a death that nobody asked for and return the seconds to wait."""
+        if self._ready_since_s is not None and now_s - self._ready_since_s >= self._healthy_s:
+            self._next_s = self._first_s
+        delay_s, self._next_s = self._next_s, min(self._next_s * 2, self._cap_s)
+        self.state = State.WAITING
+        self.deaths += 1
+        return delay_s
+
+    def stopped(self) -> None:
+        self.state = State.STOPPED
+
+
+class Keeper:
+    """One service and the process that runs it at the moment."""
+
+    def __init__(self, service: Service, write: Callable[[str, str], None], life: Life | None = None) -> None:
+        self.service = service
+        self.life = life or Life()
+        self.ready = asyncio.Event()  # set by the first process that became ready, and left so
+        self.process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._write = write
+
+    async def keep(self) -> None:
+        """Run the service again and again until it is stopped. Raises nothing but cancellation."""
+        try:
+            while not self._stopping.is_set():
+                ending = await self._run_once()
+                if self._stopping.is_set():
+                    break
+                delay_s = self.life.died(time.monotonic())
+                logger.error("%s %s; starting it again in %.1f s", self.service.name, ending, delay_s)
+                await happens(self._stopping, delay_s)
+        finally:
+            self.life.stopped()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Ask the process to leave, and kill it when its grace is over."""
+        self._stopping.set()
+        self.signal(self.service.stop_signal)
+        if not await happens(self._ended, self.service.grace_s):
+            logger.error("%s did not stop within %.0f s: killing it", self.service.name, self.service.grace_s)
+            self.kill()
+            await self._ended.wait()
+
+    def kill(self) -> None:
+        self._stopping.set()
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just left by itself
+                os.killpg(self.process.pid, number)
+
+    async def _run_once(self) -> str:
+        """Run one process to its end and say how it ended."""
+        try:
+            self.process = await start_process(self.service)
+        except OSError as error:
+            return f"could not be started ({error})"
+        self.life.started()
+        try:
+            if self._stopping.is_set():  # asked to stop while the process was being made
+                self.signal(self.service.stop_signal)
+            return how_it_ended(await self._watch(self.process))
+        except Exception:
+            logger.exception("Watching %s failed", self.service.name)
+            return "was lost sight of"
+        finally:
+            self.signal(signal.SIGKILL)  # only if watching it failed or was cancelled: it is dead otherwise
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> int:
+        assert process.stdout is not None  # start_process asks for a pipe
+        name = self.service.name
+        output = asyncio.create_task(
+            relay(process.stdout, lambda line: self._write(name, line)), name=f"output:{name}"
+        )
+        readiness = asyncio.create_task(self._wait_until_ready(process.pid), name=f"readiness:{name}")
+        try:
+            code = await process.wait()
+            await asyncio.wait([output], timeout=LAST_OUTPUT_S)
+            return code
+        finally:
+            for task in (output, readiness):
+                task.cancel()
+            await asyncio.gather(output, readiness, return_exceptions=True)
+
+    async def _wait_until_ready(self, pid: int) -> None:
+        name, started_s = self.service.name, time.monotonic()
+        try:
+            while not await self.service.is_ready(pid):  # noqa: ASYNC110 (another process sets no event here)
+                await asyncio.sleep(READY_POLL_S)
+        except Exception:
+            logger.exception("The readiness check of %s failed", name)
+            return
+        self.life.became_ready(time.monotonic())
+        self.ready.set()
+        logger.info("%s is ready after %.1f s (process %d)", name, time.monotonic() - started_s, pid)
+
+
+class Supervisor:
+    """Run a table of services. *write* is given each line they print, with the service's name."""
+
+    def __init__(self, services: Sequence[Service], write: Callable[[str, str], None]) -> None:
+        self.keepers = [Keeper(service, write) for service in services]
+
+    async def run(self, stop: asyncio.Event, on_started: Callable[[], None] = lambda: None) -> None:
+        """Start everything in order, call *on_started*, and when *stop* is set stop it all in reverse order.
+
+        A service that does not become ready in time is logged and kept; the ones after it start all the same,
+        because each can say by itself what it is missing.
+        """
+        async with asyncio.TaskGroup() as group:
+            started: list[Keeper] = []
+            for keeper in self.keepers:
+                if stop.is_set():
+                    break
+                group.create_task(keeper.keep(), name=f"keep:{keeper.service.name}")
+                started.append(keeper)
+                await first_of(keeper.ready, stop, timeout_s=keeper.service.start_s)
+                if not keeper.ready.is_set() and not stop.is_set():
+                    limit_s = keeper.service.start_s
+                    logger.warning("%s is not ready after %.0f s: going on", keeper.service.name, limit_s)
+            if not stop.is_set():
+                on_started()
+            await stop.wait()
+            for keeper in reversed(started):
+                await keeper.stop()
+
+    def kill(self) -> None:
+        """End every process at once, without grace."""
+        for keeper in self.keepers:
+            keeper.kill()
+
+
+async def start_process(service: Service) -> asyncio.subprocess.Process:
+    supervisor = os.getpid()
+
+    def die_with_supervisor() -> None:
+        # SIGTERM rather than SIGKILL: leaving in order releases the shared memory too.
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it died before the line above
+            os._exit(1)
+
+    return await asyncio.create_subprocess_exec(
+        *service.command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **service.environment},
+        pass_fds=service.descriptors,
+        process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the others in order
+        preexec_fn=die_with_supervisor,
+    )
+
+
+async def relay(stream: asyncio.StreamReader, write: Callable[[str], None]) -> None:
+    """Hand each line of *stream* to *write*; a line without end is handed on in pieces."""
+    rest = b""
+    while chunk := await stream.read(LONGEST_LINE_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LONGEST_LINE_BYTES:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            write(line.decode(errors="replace"))
+    if rest:
+        write(rest.decode(errors="replace"))
+
+
+def how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has a number and no name
+        return f"was ended by signal {-code}"
+
+
+async def happens(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for *event*, at most so long, and say whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    return event.is_set()
+
+
+async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
+    """Wait until one of *events* is set, at most so long."""
+    waits = [asyncio.create_task(event.wait(), name="first_of") for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
