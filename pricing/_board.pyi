@@ -1,0 +1,145 @@
+from types import TracebackType
+from typing import Final, NamedTuple, Self, final
+
+LAYOUT_VERSION: Final[int]
+PRICE_BYTES: Final[int]
+NAME_BYTES: Final[int]
+SOURCE_BYTES: Final[int]
+MAX_EXCHANGES: Final[int]
+MAX_SLOTS: Final[int]
+STATUS_BYTES: Final[int]
+READ_TRIES: Final[int]
+
+def board_size(slots: int) -> int:
+    """Say how many bytes a board of so many slots takes."""
+
+def format_board(buffer: object, slots: int) -> None:
+    """Make *buffer*, writable and exactly of that size, an empty board."""
+
+class ExchangeRow(NamedTuple):
+    """One exchange as the board knows it; *ticks* counts what was written since the board was made."""
+
+    name: str
+    source: str
+    quote: str
+    ticks: int
+    last_tick_mono_ns: int
+
+@final
+class Price:
+    """One exchange's latest price of an asset. Immutable."""
+
+    def __init__(
+        self,
+        asset: str,
+        exchange: str,
+        source: str,
+        quote: str,
+        price: str,
+        traded_ns: int,
+        received_ns: int,
+        received_mono_ns: int,
+    ) -> None: ...
+    @property
+    def asset(self) -> str: ...
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def quote(self) -> str: ...
+    @property
+    def price(self) -> str: ...
+    @property
+    def traded_ns(self) -> int: ...
+    @property
+    def received_ns(self) -> int: ...
+    @property
+    def received_mono_ns(self) -> int: ...
+    def age_ns(self, mono_ns: int) -> int:
+        """Say how long ago the trade was, at CLOCK_MONOTONIC *mono_ns*: its delay in coming plus its time here.
+
+        Never negative, and no step of the wall clock changes it.
+        """
+
+class BoardReader:
+    """The board as readers see it: nothing here waits for the writer, or for anybody.
+
+    Raises LayoutError when the buffer holds something else. Holds the buffer until closed; after that every
+    method raises ValueError. For one thread at a time.
+    """
+
+    def __init__(self, buffer: object) -> None: ...
+    def get(self, asset: str, exchange: str) -> Price | None:
+        """Give the latest price of *asset* on *exchange*, however old; None where there is none."""
+
+    def best(self, asset: str, mono_ns: int, ttl_ns: int) -> Price | None:
+        """Give the home exchange's price if its age is at most *ttl_ns*, else the freshest that is as fresh."""
+
+    def all(self, asset: str) -> list[Price]:
+        """Give every exchange's price of *asset*, in the order of the exchange rows."""
+
+    def home(self, asset: str) -> str | None:
+        """Name the exchange that answers for *asset* by default."""
+
+    def exchanges(self) -> list[ExchangeRow]:
+        """List the exchanges in the order in which they came."""
+
+    def status(self) -> bytes:
+        """Give the last status document; empty before the first."""
+
+    @property
+    def generation(self) -> int:
+        """How many writers there have been: a change means that another has taken over."""
+
+    @property
+    def writer_pid(self) -> int: ...
+    @property
+    def heartbeat_mono_ns(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def read_counts(self) -> dict[str, int]:
+        """What this reader met: ``retries`` (the writer came between), ``spoilt`` copies, ``exhausted`` reads."""
+
+    def close(self) -> None:
+        """Let go of the buffer. Closing twice is harmless."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+class BoardWriter(BoardReader):
+    """The one writer. Making it takes the board over: what a killed writer left half done is repaired.
+
+    That there is no other is the caller's promise (trinity_site.shared_memory holds the lock).
+    """
+
+    def __init__(self, buffer: object, pid: int, mono_ns: int) -> None: ...
+    def set_exchange(self, name: str, *, source: str, quote: str) -> None:
+        """Add an exchange, or change its labels: prices written under other labels are misses from then on."""
+
+    def place(self, asset: str, exchange: str) -> int:
+        """Give the slot of *asset* on *exchange*, taken now if need be; the same again for the same pair.
+
+        Raises KeyError for an exchange that was never set, BoardFull where no slot is left.
+        """
+
+    def remove(self, asset: str, exchange: str) -> None:
+        """Give the place and its price up; nothing happens where there is none."""
+
+    def set_home(self, asset: str, exchange: str | None) -> None:
+        """Say which exchange answers for *asset* by default; None for no one."""
+
+    def write(self, slot: int, price: str, traded_ns: int, received_ns: int, received_mono_ns: int) -> None:
+        """Store a tick. *price* is 1 to PRICE_BYTES ASCII characters; ValueError for others and for a free slot."""
+
+    def clear(self, slot: int) -> None:
+        """Forget the price and keep the place."""
+
+    def beat(self, mono_ns: int) -> None:
+        """Show that the writer lives."""
+
+    def write_status(self, document: bytes) -> None:
+        """Publish a document of at most STATUS_BYTES; ValueError for a longer one."""

@@ -1,0 +1,142 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The node's 24 counters in memory that processes share: a row per worker, summed by whoever reads."""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.string cimport memset
+
+from telemetry.exceptions import CountersLayoutError
+
+cdef uint64_t MAGIC = 0x3154_4E55_4F43_5254    # "TRCOUNT1" where the low byte comes first
+
+NAMES = (
+    "tcp_requests", "udp_requests", "lrs_requests", "syncmap_hits", "elasticache_hits", "cache_misses",
+    "udp_packets_received", "udp_packets_dropped", "udp_packets_sent",
+    "bg_work_submitted", "bg_work_dropped", "bg_work_completed", "batch_rows_queued",
+    "db_open_conns", "db_in_use_conns", "db_wait_count",
+    "auth_failures", "rate_limited", "quota_exceeded", "rest_fallbacks", "feed_ticks", "feed_reconnects",
+    "stale_refusals", "governor_delays",
+)
+
+
+cdef int check_layout(const char* base, Py_ssize_t length) except -1:
+    """Refuse memory that does not hold counters of this version, byte order and size."""
+    cdef const Header* header = <const Header*>base
+    if <size_t>base % sizeof(uint64_t):
+        raise CountersLayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
+    if length < <Py_ssize_t>sizeof(Header):
+        raise CountersLayoutError("the size in bytes", sizeof(Table), length)
+    if counters_load(&header.magic, COUNTERS_ACQUIRE) != MAGIC:
+        raise CountersLayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
+    if header.version != LAYOUT_VERSION:
+        raise CountersLayoutError("the layout version", LAYOUT_VERSION, header.version)
+    if header.workers != MAX_WORKERS or header.size != sizeof(Table):
+        raise CountersLayoutError(f"the recorded size for {header.workers} workers", sizeof(Table), header.size)
+    if <size_t>length != sizeof(Table):
+        raise CountersLayoutError("the size in bytes", sizeof(Table), length)
+    return 0
+
+
+cdef Table* attach(object buffer, int flags, Py_buffer* view) except NULL:
+    PyObject_GetBuffer(buffer, view, flags)
+    try:
+        check_layout(<const char*>view.buf, view.len)
+    except CountersLayoutError:
+        PyBuffer_Release(view)
+        raise
+    return <Table*>view.buf
+
+
+cdef class Counters:
+    def __cinit__(self):
+        self.row = &self.nowhere
+
+    def __init__(self, buffer, int worker):
+        if not 0 <= worker < MAX_WORKERS:
+            raise ValueError(f"a worker's number is 0 to {MAX_WORKERS - 1}, not {worker}")
+        self.close()
+        cdef Table* table = attach(buffer, PyBUF_WRITABLE, &self.view)
+        self.held = True
+        self.row = &table.rows[worker]
+        counters_store(&self.row.claims, self.row.claims + 1, COUNTERS_RELEASE)
+
+    def __dealloc__(self):
+        self.close()
+
+    def close(self):
+        self.row = &self.nowhere
+        if self.held:
+            self.held = False
+            PyBuffer_Release(&self.view)
+
+    def add(self, unsigned int index, uint64_t n=1):
+        if index >= COUNTERS:
+            raise IndexError(f"there is no counter {index}")
+        count(self, index, n)
+
+
+cdef class CounterReader:
+    cdef const Table* table
+    cdef Py_buffer view
+    cdef bint held
+
+    def __init__(self, buffer):
+        self.close()
+        self.table = attach(buffer, PyBUF_SIMPLE, &self.view)
+        self.held = True
+
+    def __dealloc__(self):
+        self.close()
+
+    def close(self):
+        self.table = NULL
+        if self.held:
+            self.held = False
+            PyBuffer_Release(&self.view)
+
+    cdef int check_open(self) except -1:
+        if self.table is NULL:
+            raise ValueError("the counters are closed")
+        return 0
+
+    def totals(self):
+        cdef uint64_t sums[COUNTERS]
+        cdef unsigned int worker, index
+        self.check_open()
+        memset(sums, 0, sizeof(sums))
+        for worker in range(MAX_WORKERS):
+            for index in range(COUNTERS):
+                sums[index] += counters_load(&self.table.rows[worker].values[index], COUNTERS_RELAXED)
+        return {NAMES[index]: sums[index] for index in range(COUNTERS)}
+
+    def rows(self):
+        cdef unsigned int worker, index, used = 0
+        self.check_open()
+        for worker in range(MAX_WORKERS):
+            if counters_load(&self.table.rows[worker].claims, COUNTERS_ACQUIRE):
+                used = worker + 1
+        return [
+            {
+                NAMES[index]: counters_load(&self.table.rows[worker].values[index], COUNTERS_RELAXED)
+                for index in range(COUNTERS)
+            }
+            for worker in range(used)
+        ]
+
+
+def counters_size():
+    return sizeof(Table)
+
+
+def format_counters(buffer):
+    cdef Py_buffer view
+    PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+    cdef Table* table = <Table*>view.buf
+    try:
+        if <size_t>view.buf % sizeof(uint64_t) or <size_t>view.len != sizeof(Table):
+            raise CountersLayoutError("the size in bytes", sizeof(Table), view.len)
+        memset(view.buf, 0, view.len)
+        table.header.version = LAYOUT_VERSION
+        table.header.workers = MAX_WORKERS
+        table.header.size = sizeof(Table)
+        counters_store(&table.header.magic, MAGIC, COUNTERS_RELEASE)
+    finally:
+        PyBuffer_Release(&view)

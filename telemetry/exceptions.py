@@ -1,0 +1,20 @@
+"""What can go wrong with this package's shared memory."""
+
+from __future__ import annotations
+
+
+class TelemetryError(Exception):
+    """The root of what this package raises."""
+
+
+class CountersLayoutError(TelemetryError):
+    """The memory does not hold the counters that this program expects: *what* differs, and how."""
+
+    def __init__(self, what: str, expected: object, found: object) -> None:
+        super().__init__(what, expected, found)
+        self.what = what
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"not the expected counters: {self.what} is {self.found}, expected {self.expected}"
