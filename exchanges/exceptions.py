@@ -2,6 +2,7 @@
 
 ExchangeError
 ├── AddressRefused    the address an administrator entered must not be connected to
+├── FeedNotFound      there is no exchange of that name
 └── SpecError         (exchanges.feed.spec) a feed row that cannot be used
 """
 
@@ -24,3 +25,14 @@ class AddressRefused(ExchangeError):
     def __str__(self) -> str:
         where = f" ({self.address})" if self.address else ""
         return f"refused to connect to {self.target}{where}: {self.reason}"
+
+
+class FeedNotFound(ExchangeError):
+    """There is no row for the exchange *name*."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no exchange {self.name!r}"

@@ -1,0 +1,103 @@
+"""A batch of asset rows, judged together with the table it goes into before any of it is saved."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from exchanges.models import ExchangeAsset, ExchangeFeed
+
+ASSET_COLUMNS = ("asset", "symbol", "rest_symbol", "category", "enabled", "prewarm", "home")
+CHANGEABLE = ASSET_COLUMNS[1:]
+_FLAGS = ("enabled", "prewarm", "home")
+
+Errors = dict[str, list[str]]
+
+
+class Batch:
+    """The rows of one request, read onto the listings they name, and judged together with those already there."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], exchange: str | None) -> None:  # Any: JSON
+        self.errors: Errors = {}
+        self.listings: dict[tuple[str, str], ExchangeAsset] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._exchanges = set(ExchangeFeed.objects.values_list("name", flat=True))
+        self._known = {(one.asset, one.exchange_id): one for one in ExchangeAsset.objects.all()}
+        self._before = {key: _values(listing) for key, listing in self._known.items()}
+        for number, row in enumerate(rows):
+            self._read(number, row, exchange)
+        if not self.errors:
+            self._judge_homes()
+            self._judge_symbols()
+
+    def is_changed(self, listing: ExchangeAsset) -> bool:
+        return self._before[listing.asset, listing.exchange_id] != _values(listing)
+
+    def _read(self, number: int, row: object, exchange: str | None) -> None:
+        if not isinstance(row, Mapping):
+            self._error(number, "", "must be an object")
+            return
+        asset, where = row.get("asset"), row.get("exchange", exchange)
+        if not isinstance(asset, str) or not asset:
+            self._error(number, "asset", "is missing" if asset is None else "must be text")
+            return
+        if where not in self._exchanges:
+            self._error(number, "exchange", "is missing" if where is None else "There is no such exchange.")
+            return
+        if (asset, where) in self.listings:
+            self._error(number, "asset", f"is there twice: see assets[{self._numbers[asset, where]}]")
+            return
+        listing = self._known.get((asset, where)) or ExchangeAsset(asset=asset, exchange_id=where)
+        self._numbers[asset, where] = number
+        self.listings[asset, where] = listing
+        self._assign(number, listing, row)
+
+    def _assign(self, number: int, listing: ExchangeAsset, row: Mapping[str, object]) -> None:
+        sound = True
+        for field, value in row.items():
+            if field not in CHANGEABLE:
+                if field not in ("asset", "exchange"):
+                    self._error(number, field, "there is no such field")
+            elif not isinstance(value, bool if field in _FLAGS else str):
+                self._error(number, field, "must be true or false" if field in _FLAGS else "must be text")
+                sound = False
+            else:
+                setattr(listing, field, value)
+        if not sound:
+            return
+        try:
+            listing.full_clean(exclude=["exchange"], validate_unique=False, validate_constraints=False)
+        except ValidationError as error:
+            for field, messages in error.message_dict.items():
+                self._error(number, field, *messages)
+
+    def _judge_homes(self) -> None:
+        after = {**self._known, **self.listings}
+        homes: dict[str, list[str]] = {}
+        for (asset, exchange), listing in after.items():
+            if listing.home:
+                homes.setdefault(asset, []).append(exchange)
+        for (asset, exchange), number in self._numbers.items():
+            others = [name for name in homes.get(asset, ()) if name != exchange]
+            if others and self.listings[asset, exchange].home:
+                self._error(
+                    number, "home", f"{asset} has its home at {', '.join(others)}: take it from there first."
+                )
+
+    def _judge_symbols(self) -> None:
+        owners: dict[tuple[str, str], list[str]] = {}
+        for (asset, exchange), listing in {**self._known, **self.listings}.items():
+            owners.setdefault((exchange, listing.symbol), []).append(asset)
+        for (asset, exchange), number in self._numbers.items():
+            others = [
+                name for name in owners[exchange, self.listings[asset, exchange].symbol] if name != asset
+            ]
+            if others:
+                self._error(number, "symbol", f"{', '.join(others)} has this symbol at this exchange.")
+
+    def _error(self, number: int, field: str, *messages: str) -> None:
+        self.errors.setdefault(f"assets[{number}].{field}".rstrip("."), []).extend(messages)
+
+
+def _values(listing: ExchangeAsset) -> tuple[object, ...]:
+    return tuple(getattr(listing, field) for field in CHANGEABLE)
