@@ -15,7 +15,7 @@ Errors = dict[str, list[str]]
 
 
 class Batch:
-    """The rows of one request, read onto the listings they name, and judged together with those already there."""
+    """The rows of one request, read onto the listings they name and judged with those already there."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], exchange: str | None) -> None:  # Any: JSON
         self.errors: Errors = {}

@@ -1,8 +1,8 @@
-"""What may be done to the two exchange tables, by whomever: admin, JSON API, commands and seed all call these.
+"""What may be done to the two exchange tables: admin, JSON API, commands and seed all call these.
 
-Every change is one transaction that first raises the revision. Its row is thereby locked, so that changes come one
-after the other and what was validated still holds when it is saved. Errors are SpecError, with a path for each
-message: `ws_url`, or `assets[3].symbol`.
+Every change is one transaction that first raises the revision. Its row is thereby locked, so that changes
+come one after the other and what was validated still holds when it is saved. Errors are SpecError, with a path
+for each message: `ws_url`, or `assets[3].symbol`.
 """
 
 import enum
@@ -59,7 +59,7 @@ class Author:
 
 @transaction.atomic
 def save_feed(*, columns: Mapping[str, Any], author: Author) -> ExchangeFeed:  # Any: JSON
-    """Create or change the feed that `columns["name"]` names; columns left out keep their value, or its default."""
+    """Create or change the feed that `columns["name"]` names; what is left out keeps its value or default."""
     _raise_revision()
     known = ExchangeFeed.objects.filter(pk=str(columns.get("name"))).first()
     complete = {**(known.columns() if known else _FEED_DEFAULTS), **columns}
@@ -134,8 +134,8 @@ def save_assets(
 ) -> list[ExchangeAsset]:
     """Create or change listings, all of them or none; fields left out keep their value, or its default.
 
-    A row is named by its asset and its exchange, for which *exchange* stands in. An asset's home can be moved when
-    the same batch takes it from the exchange that has it.
+    A row is named by its asset and its exchange, for which *exchange* stands in. An asset's home can be
+    moved when the same batch takes it from the exchange that has it.
     """
     _raise_revision()
     if len(rows) > MAX_ROWS:
@@ -188,7 +188,7 @@ def delete_assets(*, listings: Iterable[ExchangeAsset], author: Author) -> None:
 
 @transaction.atomic
 def import_document(*, document: object, author: Author) -> ExchangeFeed:
-    """Make the rows of a document `{"feed": {…}, "assets": […]}`. Listings that it does not name stay as they are."""
+    """Make the rows of a document `{"feed": {…}, "assets": […]}`. Listings it does not name stay as they are."""
     _raise_revision()
     feed, rows = split_document(document)
     known = ExchangeFeed.objects.filter(pk=str(feed.get("name"))).first()
@@ -229,7 +229,8 @@ def _sorted(value: Any) -> Any:  # Any: JSON
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-# What running processes read, again whenever the revision has changed
+# What running processes read, again whenever the revision has changed. They read the revision first: a change that
+# comes while the rows are read then makes them read once more.
 
 
 async def table_revision() -> int:
@@ -238,7 +239,7 @@ async def table_revision() -> int:
 
 
 async def load_exchanges() -> "ExchangeTables":
-    """Return both tables, typed, as of one instant."""
+    """Return both tables, typed; rows that cannot be used are left out and named."""
     return await sync_to_async(_read_exchanges)()
 
 
@@ -251,14 +252,14 @@ class ExchangeTables(NamedTuple):
     feeds: tuple[FeedSpec, ...]
     listings: tuple[Listing, ...]
     invalid: dict[str, str]
-    """Rows that cannot be used, by name, and why: written past the services, or before a rule was made stricter."""
+    """Rows that cannot be used, and why: written past the services, or before a rule was made stricter."""
 
 
 R = TypeVar("R")
 
 
 def _fresh_connection(read: Callable[[], R]) -> Callable[[], R]:
-    """Drop a database connection that went bad since the last read: these readers live as long as the node."""
+    """Drop a database connection that went bad since the last read: these readers live long."""
 
     @functools.wraps(read)
     def reader() -> R:
@@ -277,7 +278,6 @@ def _read_revision() -> int:
 
 
 @_fresh_connection
-@transaction.atomic
 def _read_exchanges() -> ExchangeTables:
     feeds, invalid = [], {}
     for feed in ExchangeFeed.objects.all():
@@ -292,7 +292,6 @@ def _read_exchanges() -> ExchangeTables:
 
 
 @_fresh_connection
-@transaction.atomic
 def _read_catalogue() -> Catalogue:
     exchanges = {
         feed.name: ExchangeInfo(feed.name, feed.display_name, feed.quote_currency, feed.enabled)
