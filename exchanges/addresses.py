@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
+
+import certifi
 
 from exchanges.exceptions import AddressRefused
 
@@ -161,6 +164,16 @@ def _names_loopback(host: str) -> bool:
         if literal is None
         else address_refusal(literal, allow_loopback=False) == "loopback"
     )
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return the settings of every encrypted connection: certificate and host name are always verified.
+
+    The roots are the system's and Mozilla's: slim containers come without any of their own.
+    """
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
