@@ -102,11 +102,7 @@ class Guard:
         """Judge a price that is not near the anchor; hold it when it is a jump that nothing confirms."""
         if track.price and abs(price - track.price) <= self._jump * track.price:
             pass
-        elif (
-            track.held is not None
-            and track.held.trade_id != tick.trade_id
-            and self._near(price, Decimal(track.held.price))
-        ):
+        elif track.held is not None and track.held != tick and self._near(price, Decimal(track.held.price)):
             pass
         elif not track.price and not self._peers(tick.symbol):
             pass
