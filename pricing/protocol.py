@@ -298,7 +298,7 @@ def _second(second: int) -> str:
 def render_prices(answers: Iterable[tuple[str, PriceAnswer | Problem]]) -> bytes:
     """Render the body of /prices: for each asset its price or its own error."""
     parts = [
-        _encode({"asset": asset, "error": _members(answer)})
+        _encode({"asset": asset, "error": problem_members(answer)})
         if isinstance(answer, Problem)
         else render_price(answer.price, age_ns=answer.age_ns, tier=answer.tier, cached=answer.cached)
         for asset, answer in answers
@@ -307,10 +307,10 @@ def render_prices(answers: Iterable[tuple[str, PriceAnswer | Problem]]) -> bytes
 
 
 def render_problem(problem: Problem) -> bytes:
-    return _encode(_members(problem))
+    return _encode(problem_members(problem))
 
 
-def _members(problem: Problem) -> dict[str, int | str | None]:
+def problem_members(problem: Problem) -> dict[str, int | str | None]:
     return {
         "type": f"/docs#{problem.code}",
         "title": problem.title,

@@ -12,6 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+
+from pricing.catalogue import Catalogue, PublicView
+from pricing.flights import Flights
+from pricing.parameters import MS, Parameters
+from pricing.protocol import PriceAnswer, PriceLike, PriceQuery, Problem
+from pricing.tick import StoredPrice
 from telemetry._counters import (
     CACHE_MISSES,
     ELASTICACHE_HITS,
@@ -19,12 +25,6 @@ from telemetry._counters import (
     STALE_REFUSALS,
     SYNCMAP_HITS,
 )
-
-from pricing.catalogue import PublicView
-from pricing.flights import Flights
-from pricing.parameters import MS, Parameters
-from pricing.protocol import PriceAnswer, PriceLike, PriceQuery, Problem
-from pricing.tick import StoredPrice
 
 FUTURE_NS = 5_000 * MS
 
@@ -88,7 +88,7 @@ class PriceService:
         parameters: Parameters,
         counters: CounterRow,
         *,
-        catalogue: PublicView,
+        catalogue: Callable[[], Catalogue],
         wall_ns: Callable[[], int] = time.time_ns,
         mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -97,7 +97,7 @@ class PriceService:
         self._tier2 = tier2
         self._fallback = fallback
         self._counters = counters
-        self._catalogue = catalogue
+        self.view = PublicView(catalogue)
         self._wall_ns = wall_ns
         self._mono_ns = mono_ns
         self._flights: Flights[tuple[str, str], StoredPrice] = Flights(
@@ -143,7 +143,7 @@ class PriceService:
 
     def _exchanges(self, query: PriceQuery) -> tuple[str, ...] | Problem:
         """Return the exchanges that may answer, home first."""
-        exchanges = self._catalogue.exchanges_of(query.asset)
+        exchanges = self.view.exchanges_of(query.asset)
         if not exchanges:
             detail = f"{query.asset} is not listed; see /assets."
             return Problem("unknown_asset", detail, {"asset": query.asset})
@@ -178,7 +178,7 @@ class PriceService:
     def _live_sources(self, query: PriceQuery) -> set[str]:
         """Name the exchanges, whichever was asked for, that have a fresh price on the board."""
         mono_ns, ttl_ns = self._mono_ns(), self._ttl_ns(query)
-        listed = self._catalogue.exchanges_of(query.asset)
+        listed = self.view.exchanges_of(query.asset)
         rows = self._board.all(query.asset)
         return {row.exchange for row in rows if row.age_ns(mono_ns) <= ttl_ns and row.exchange in listed}
 
@@ -213,7 +213,7 @@ class PriceService:
         return confirmed and age_ns <= parameters.fallback_fresh_ms * MS
 
     def _too_few(self, query: PriceQuery, stored: Mapping[str, StoredPrice]) -> Problem | None:
-        listed = self._catalogue.exchanges_of(query.asset)
+        listed = self.view.exchanges_of(query.asset)
         fresh = {name for name, row in stored.items() if name in listed and self._is_fresh(row, query)}
         sources = len(fresh | self._live_sources(query))
         if sources >= (query.min_sources or 0):

@@ -1,0 +1,306 @@
+"""The public price interface as one raw ASGI application: answered before, and without, Django's handler."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from pricing import openapi
+from pricing.catalogue import list_assets, list_categories, list_exchanges
+from pricing.health import exchange_ages_ms, readiness
+from pricing.metrics import CONTENT_TYPE, Board, Metrics
+from pricing.protocol import (
+    MAX_BODY_BYTES,
+    BadRequest,
+    PriceAnswer,
+    PriceQuery,
+    Problem,
+    parse_assets,
+    parse_nothing,
+    parse_price,
+    parse_prices,
+    parse_prices_body,
+    render_json,
+    render_price,
+    render_prices,
+    render_problem,
+    shorten,
+)
+from pricing.service import CounterRow, PriceService
+from telemetry._counters import TCP_REQUESTS
+
+Scope: TypeAlias = Mapping[str, Any]  # Any: ASGI messages are open dictionaries
+Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+
+BODY_TIMEOUT_S = 5.0
+CATALOGUE_MAX_AGE_S = 2
+
+_COMMON: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"access-control-allow-origin", b"*"),
+)
+_JSON: tuple[Header, ...] = ((b"content-type", b"application/json"), *_COMMON)
+_LIVE: tuple[Header, ...] = (*_JSON, (b"cache-control", b"no-store"))
+_PROBLEM: tuple[Header, ...] = (
+    (b"content-type", b"application/problem+json"),
+    (b"cache-control", b"no-store"),
+    *_COMMON,
+)
+_TEXT: tuple[Header, ...] = ((b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"))
+
+logger = logging.getLogger(__name__)
+
+
+class Response(NamedTuple):
+    status: int
+    body: bytes
+    headers: tuple[Header, ...]
+
+
+Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
+
+
+class Route(NamedTuple):
+    handlers: dict[str, Handler]
+    on_health_port: bool = False
+
+    @property
+    def allow(self) -> str:
+        return ", ".join([*self.handlers, "OPTIONS"])
+
+
+class ClientGone(Exception):
+    """The client has left in the middle of its request: nobody is there to be answered."""
+
+
+class PriceApi:
+    """The application. *totals* sums the counters of all workers, for /metrics.
+
+    Health and metrics are answered on *health_port* and nowhere else; nothing else is answered there.
+    """
+
+    def __init__(
+        self,
+        service: PriceService,
+        board: Board,
+        counters: CounterRow,
+        *,
+        totals: Callable[[], Mapping[str, int]],
+        health_port: int | None,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._service = service
+        self._board = board
+        self._counters = counters
+        self._health_port = health_port
+        self._mono_ns = mono_ns
+        self._metrics = Metrics(board, totals, mono_ns)
+        self._documents = Documents()
+        self._routes = {
+            "/price": Route(_get(self._price)),
+            "/prices": Route({**_get(self._prices), "POST": self._prices_posted}),
+            "/exchanges": Route(_get(self._exchanges)),
+            "/asset-categories": Route(_get(self._categories)),
+            "/assets": Route(_get(self._assets)),
+            "/openapi.json": Route(_get(self._openapi)),
+            "/health/live": Route(_get(self._live), on_health_port=True),
+            "/health/ready": Route(_get(self._ready), on_health_port=True),
+            "/metrics": Route(_get(self._scrape), on_health_port=True),
+        }
+
+    def handles(self, path: str) -> bool:
+        """Say whether *path* belongs to this application, on whichever port."""
+        return path in self._routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            status, body, headers = await self._respond(scope, receive)
+            if status not in (204, 304):  # which have no body, and no length either
+                headers = (*headers, (b"content-length", b"%d" % len(body)))
+            await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        except (ClientGone, OSError):
+            return  # servers raise OSError for a send after the client has left; there is nobody to tell
+
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        route = self._routes.get(scope["path"])
+        on_health_port = self._health_port is not None and scope["server"][1] == self._health_port
+        if route is None or route.on_health_port is not on_health_port:
+            return refuse(Problem("not_found", f"There is nothing at {shorten(scope['path'])!r}."))
+        if not on_health_port:
+            self._counters.add(TCP_REQUESTS)
+        handler = route.handlers.get(scope["method"])
+        if handler is None:
+            return _other_method(route, scope["method"])
+        # Admission stands here: a key is judged before its question is looked at.
+        try:
+            return await handler(scope, receive)
+        except BadRequest as error:
+            return refuse(error.problem)
+        except (ClientGone, OSError):
+            raise
+        except Exception:
+            logger.exception("Answering %s failed unexpectedly", scope["path"])
+            return refuse(Problem("internal_error", "The error has been logged; please try again."))
+
+    async def _price(self, scope: Scope, receive: Receive) -> Response:
+        query = parse_price(scope["query_string"])
+        answer = self._service.at_once(query)
+        if answer is None:
+            answer = await self._service.below(query)
+        if isinstance(answer, Problem):
+            return refuse(answer)
+        body = render_price(answer.price, age_ns=answer.age_ns, tier=answer.tier, cached=answer.cached)
+        return Response(200, body, _LIVE)
+
+    async def _prices(self, scope: Scope, receive: Receive) -> Response:
+        return await self._answer_all(parse_prices(scope["query_string"]))
+
+    async def _prices_posted(self, scope: Scope, receive: Receive) -> Response:
+        parse_nothing(scope["query_string"])
+        return await self._answer_all(parse_prices_body(await read_json(scope, receive)))
+
+    async def _answer_all(self, queries: list[PriceQuery]) -> Response:
+        """Answer what the board knows at once, and wait for the rest together."""
+        answers: dict[str, PriceAnswer | Problem] = {}
+        waiting: dict[str, asyncio.Task[PriceAnswer | Problem]] = {}
+        async with asyncio.TaskGroup() as group:
+            for query in queries:
+                answer = self._service.at_once(query)
+                if answer is not None:
+                    answers[query.asset] = answer
+                else:
+                    task = group.create_task(self._service.below(query), name=f"price:{query.asset}")
+                    waiting[query.asset] = task
+        answers.update((asset, task.result()) for asset, task in waiting.items())
+        return Response(200, render_prices((query.asset, answers[query.asset]) for query in queries), _LIVE)
+
+    async def _exchanges(self, scope: Scope, receive: Receive) -> Response:
+        parse_nothing(scope["query_string"])
+        ages_ms = exchange_ages_ms(self._board, self._mono_ns())
+        rows = list_exchanges(self._service.view.catalogue(), ages_ms, self._service.parameters.price_ttl_ms)
+        return cacheable(scope, render_json(rows))
+
+    async def _categories(self, scope: Scope, receive: Receive) -> Response:
+        parse_nothing(scope["query_string"])
+        catalogue = self._service.view.catalogue()
+        return cacheable(
+            scope, self._documents.get(catalogue, "categories", lambda: list_categories(catalogue))
+        )
+
+    async def _assets(self, scope: Scope, receive: Receive) -> Response:
+        exchange, category = parse_assets(scope["query_string"])
+        catalogue = self._service.view.catalogue()
+        if exchange is not None and exchange not in catalogue.exchanges:
+            return refuse(Problem("unknown_exchange", f"{exchange} is not listed; see /exchanges."))
+        if category is not None and all(row.category != category for row in catalogue.assets.values()):
+            detail = f"{shorten(category)!r} is not a category; see /asset-categories."
+            return refuse(Problem("unknown_category", detail))
+        body = self._documents.get(
+            catalogue, (exchange, category), lambda: list_assets(catalogue, exchange, category)
+        )
+        return cacheable(scope, body)
+
+    async def _openapi(self, scope: Scope, receive: Receive) -> Response:
+        parse_nothing(scope["query_string"])
+        return cacheable(scope, openapi.rendered())
+
+    async def _live(self, scope: Scope, receive: Receive) -> Response:
+        return Response(200, b'{"status":"live"}', _LIVE)
+
+    async def _ready(self, scope: Scope, receive: Receive) -> Response:
+        enabled = self._service.view.catalogue().exchanges
+        ready, rows = readiness(self._board, enabled, self._service.parameters, self._mono_ns())
+        return Response(200 if ready else 503, render_json(rows), _LIVE)
+
+    async def _scrape(self, scope: Scope, receive: Receive) -> Response:
+        return Response(200, self._metrics.render(), _TEXT)
+
+
+class Documents:
+    """Bodies rendered once per snapshot of the catalogue."""
+
+    def __init__(self) -> None:
+        self._snapshot: object = None
+        self._bodies: dict[object, bytes] = {}
+
+    def get(self, snapshot: object, key: object, make: Callable[[], dict[str, object]]) -> bytes:
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._bodies.clear()
+        body = self._bodies.get(key)
+        if body is None:
+            body = self._bodies[key] = render_json(make())
+        return body
+
+
+def _get(handler: Handler) -> dict[str, Handler]:
+    return {"GET": handler, "HEAD": handler}
+
+
+def _other_method(route: Route, method: str) -> Response:
+    allow = route.allow
+    if method != "OPTIONS":
+        problem = Problem("method_not_allowed", f"{shorten(method)} is not answered here; {allow} are.")
+        return refuse(problem, (b"allow", allow.encode()))
+    preflight = (
+        (b"allow", allow.encode()),
+        (b"access-control-allow-methods", allow.encode()),
+        (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
+        (b"access-control-max-age", b"86400"),
+    )
+    return Response(204, b"", (*_COMMON, *preflight))
+
+
+def refuse(problem: Problem, *headers: Header) -> Response:
+    return Response(problem.status, render_problem(problem), (*_PROBLEM, *headers))
+
+
+def cacheable(scope: Scope, body: bytes) -> Response:
+    """Answer with an ETag, and with 304 alone to a client that has this very body."""
+    etag = b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode()
+    caching = ((b"etag", etag), (b"cache-control", b"public, max-age=%d" % CATALOGUE_MAX_AGE_S))
+    known = _header(scope, b"if-none-match")
+    if known == b"*" or etag in [tag.strip().removeprefix(b"W/") for tag in known.split(b",")]:
+        return Response(304, b"", (*_COMMON, *caching))
+    return Response(200, body, (*_JSON, *caching))
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    values = [value for key, value in scope["headers"] if key == name]
+    return b", ".join(values)
+
+
+async def read_json(scope: Scope, receive: Receive) -> bytes:
+    """Read a body that says it is JSON. Raises BadRequest, ClientGone."""
+    kind = _header(scope, b"content-type").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        detail = "Send the body as JSON, with the header Content-Type: application/json."
+        raise BadRequest(Problem("unsupported_media_type", detail))
+    if _header(scope, b"content-encoding") not in (b"", b"identity"):
+        raise BadRequest(Problem("unsupported_media_type", "Send the body without a Content-Encoding."))
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read_body(receive)
+    except TimeoutError as error:
+        detail = f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s."
+        raise BadRequest(Problem("request_timeout", detail)) from error
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise BadRequest(Problem("too_large", f"A body may have {MAX_BODY_BYTES} bytes."))
+        if not message.get("more_body", False):
+            return bytes(body)

@@ -1,0 +1,120 @@
+"""Counters, board and feeds as Prometheus text, read when asked for: nothing is counted here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pricing import health
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+GAUGES = frozenset({"db_open_conns", "db_in_use_conns"})
+
+
+class Board(health.Board, Protocol):
+    def status(self) -> bytes: ...
+    @property
+    def generation(self) -> int: ...
+
+
+class FeedFigures(msgspec.Struct):
+    """What is read from one feed's part of the status document; the rest is for people."""
+
+    state: str = "unknown"
+    symbols: int = 0
+    live: int = 0
+    frames: int = 0
+    reconnects: int = 0
+    refusals: dict[str, int] = {}
+
+
+class StatusFigures(msgspec.Struct):
+    feeds: dict[str, FeedFigures] = {}
+
+
+_status_decoder = msgspec.json.Decoder(StatusFigures)
+
+
+class Metrics(Collector):
+    """The text of /metrics. *totals* sums the counters of all workers."""
+
+    def __init__(
+        self, board: Board, totals: Callable[[], Mapping[str, int]], mono_ns: Callable[[], int]
+    ) -> None:
+        self._board = board
+        self._totals = totals
+        self._mono_ns = mono_ns
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        return []  # names depend on what is read; without this the registry would read everything once
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._totals().items():
+            family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
+            yield family(f"trinity_{name}", f"Counter {name}, all workers of this node", value=value)
+        yield from self._board_metrics()
+        yield from self._feed_metrics()
+
+    def _board_metrics(self) -> Iterator[Metric]:
+        board, mono_ns = self._board, self._mono_ns()
+        beat_ms = health.since_ms(board.heartbeat_mono_ns, mono_ns)
+        yield _gauge("board_generation", "Writers this board has had", board.generation)
+        if beat_ms is not None:
+            yield _gauge("board_heartbeat_age_seconds", "Since the writer's last beat", beat_ms / 1_000)
+        ticks = CounterMetricFamily(
+            "trinity_exchange_ticks", "Ticks written to the board", labels=["exchange"]
+        )
+        ages = GaugeMetricFamily(
+            "trinity_exchange_age_seconds",
+            "Age of the newest tick",
+            labels=["exchange"],
+        )
+        for row in board.exchanges():
+            ticks.add_metric([row.name], row.ticks)
+            age_ms = health.since_ms(row.last_tick_mono_ns, mono_ns)
+            if age_ms is not None:
+                ages.add_metric([row.name], age_ms / 1_000)
+        yield ticks
+        yield ages
+
+    def _feed_metrics(self) -> Iterator[Metric]:
+        document = self._board.status()
+        try:
+            feeds = _status_decoder.decode(document).feeds if document else {}
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            yield _gauge("feed_status_readable", "1 when the feeds' status document can be read", 0)
+            return
+        yield _gauge("feed_status_readable", "1 when the feeds' status document can be read", 1)
+        states = GaugeMetricFamily(
+            "trinity_feed_state", "1 for the present state", labels=["exchange", "state"]
+        )
+        symbols = GaugeMetricFamily("trinity_feed_symbols", "Symbols asked for", labels=["exchange"])
+        live = GaugeMetricFamily("trinity_feed_live_symbols", "Symbols that have ticked", labels=["exchange"])
+        frames = CounterMetricFamily("trinity_feed_frames", "Frames received", labels=["exchange"])
+        redials = CounterMetricFamily("trinity_feed_redials", "Reconnects by feed", labels=["exchange"])
+        refusals = CounterMetricFamily(
+            "trinity_feed_refusals", "Trades refused, by reason", labels=["exchange", "reason"]
+        )
+        for name, feed in feeds.items():
+            states.add_metric([name, feed.state], 1)
+            symbols.add_metric([name], feed.symbols)
+            live.add_metric([name], feed.live)
+            frames.add_metric([name], feed.frames)
+            redials.add_metric([name], feed.reconnects)
+            for reason, count in feed.refusals.items():
+                refusals.add_metric([name, reason], count)
+        yield from (states, symbols, live, frames, redials, refusals)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"trinity_{name}", text, value=value)
