@@ -12,7 +12,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
     """The exchange's own digits; exponents are written out."""
     traded_ns: int | None
     """Wall clock of the exchange; None where it gave no time (some REST answers)."""
-    trade_id: str = ""
+    trade_id: str | int = ""
 
 
 class StoredPrice(msgspec.Struct, frozen=True, gc=False):

@@ -4,21 +4,29 @@ A rule of a row is read in one of two ways with the same result: by a msgspec de
 rows, about 0.7 µs a frame), or by walking the decoded document (any path; also what the decoder refuses).
 """
 
+import re
 from collections.abc import Callable, Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
 
 from exchanges.feed.decoders import Fields, build_decoder
 from exchanges.feed.matching import compile_match
-from exchanges.feed.paths import MISSING, Number, Path, load
+from exchanges.feed.paths import MISSING, Path, load
 from exchanges.feed.quirks import Quirks, TradeRule
 from exchanges.feed.spec import FeedSpec
-from exchanges.feed.timestamps import is_plausible, reader
+from exchanges.feed.timestamps import FIRST_PLAUSIBLE_NS, LAST_PLAUSIBLE_NS, is_plausible, reader
 from pricing.tick import Tick
 
 MAX_PRICE_CHARACTERS = 40
 _LARGEST = Decimal("1e15")
 _SMALLEST = Decimal("1e-24")
+_is_plain = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,24})?|0\.0{0,17}[1-9][0-9]{0,20}").fullmatch
+_is_number = re.compile(
+    r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?"
+).fullmatch  # as in JSON, no sign
 
 
 class Fault(NamedTuple):
@@ -31,28 +39,12 @@ class Fault(NamedTuple):
 
 def price_text(literal: str) -> str | None:
     """Return a price's digits as they are, an exponent written out; None unless it is a plausible price."""
-    if (
-        not literal.strip("0123456789.")
-        and literal[:1] not in ("0", ".", "")
-        and len(literal) <= MAX_PRICE_CHARACTERS
-    ):
-        return (
-            literal if literal.count(".") == 0 or (literal.count(".") == 1 and literal[-1] != ".") else None
-        )
-    if not literal.isascii() or "_" in literal or len(literal) > 2 * MAX_PRICE_CHARACTERS:
+    if _is_plain(literal):
+        return literal
+    if len(literal) > 2 * MAX_PRICE_CHARACTERS or not _is_number(literal):
         return None
-    try:
-        price = Decimal(literal)
-    except InvalidOperation:
-        return None
-    if (
-        not price.is_finite()
-        or not _SMALLEST <= price <= _LARGEST
-        or literal[0] in "+. "
-        or literal[-1] in ". "
-    ):
-        return None
-    if literal[0] == "0" and literal[1:2].isdigit():
+    price = Decimal(literal)
+    if not _SMALLEST <= price <= _LARGEST:
         return None
     written = format(price, "f")
     return written if len(written) <= MAX_PRICE_CHARACTERS else None
@@ -110,6 +102,7 @@ class TradeReader:
         self._read_time = reader(rule.timestamp_format)
         self._prefix, self._suffix = quirks.symbol_prefix, quirks.symbol_suffix
         self._channels = channels if quirks.channel else None
+        self._names_vary = bool(self._prefix or self._suffix or quirks.channel)
         self._faults = faults
 
     def read(self, frame: str | bytes) -> list[Tick] | None:
@@ -131,20 +124,33 @@ class TradeReader:
             )
             yield symbol, price, time, trade_id
 
-    def _ticks(self, rows: Iterable[tuple[str, str, str, str]]) -> list[Tick]:
+    def _ticks(self, rows: Iterable[tuple[str, str | Raw, str | int, str | int]]) -> list[Tick]:
         ticks = []
         for symbol, price, time, trade_id in rows:
-            if self._prefix or self._suffix:
-                symbol = symbol.removeprefix(self._prefix).removesuffix(self._suffix)
-            if self._channels is not None:
-                symbol = self._channels.get(symbol, "")
+            if self._names_vary:
+                symbol = self._name(symbol)
+            if type(price) is not str:
+                price = _unquote(price)
             digits = price_text(price)
-            traded_ns = self._read_time(time)
-            if digits is None or traded_ns is None or not symbol or not is_plausible(traded_ns):
+            traded_ns = self._read_time(time) if time else None
+            if digits and symbol and traded_ns and FIRST_PLAUSIBLE_NS <= traded_ns <= LAST_PLAUSIBLE_NS:
+                ticks.append(Tick(symbol, digits, traded_ns, trade_id or ""))
+            else:
                 self._faults.append(_fault(symbol, price, digits, time, traded_ns))
-                continue
-            ticks.append(Tick(symbol, digits, traded_ns, trade_id))
         return ticks
+
+    def _name(self, symbol: str) -> str:
+        """Return the symbol in what symbol_path found: a channel's name, or its number."""
+        symbol = symbol.removeprefix(self._prefix).removesuffix(self._suffix) if symbol else ""
+        return symbol if self._channels is None else self._channels.get(symbol, "")
+
+
+def _unquote(price: Raw) -> str:
+    """Return a JSON string's content or a number's text; empty for anything else."""
+    literal = str(price, "utf-8")
+    if literal[:1] == '"':
+        return msgspec.json.decode(literal) if "\\" in literal else literal[1:-1]  # type: ignore[no-any-return]
+    return literal if literal[:1].isdigit() else ""
 
 
 def _literal(value: object) -> str:
@@ -152,14 +158,14 @@ def _literal(value: object) -> str:
     return str(value) if isinstance(value, str) else ""
 
 
-def _fault(symbol: str, price: str, digits: str | None, time: str, traded_ns: int | None) -> Fault:
+def _fault(symbol: str, price: str, digits: str | None, time: str | int, traded_ns: int | None) -> Fault:
     if not symbol:
         return Fault("no_symbol", "", f"price {price[:60]!r}")
     if digits is None:
         return Fault("bad_price", symbol, price[:60])
     if traded_ns is None:
-        return Fault("bad_time", symbol, time[:60])
-    return Fault("implausible_time", symbol, time[:60])
+        return Fault("bad_time", symbol, str(time)[:60])
+    return Fault("implausible_time", symbol, str(time)[:60])
 
 
 class RestRule:
@@ -207,6 +213,3 @@ class RestRule:
             if traded_ns is None or not is_plausible(traded_ns):
                 return "bad time"
         return Tick(answered or symbol, price, traded_ns)
-
-
-__all__ = ["Fault", "Number", "ResolvedRule", "RestRule", "TradeReader", "price_text", "resolve"]

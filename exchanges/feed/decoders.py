@@ -2,10 +2,10 @@
 
 The paths become a tree of msgspec Structs which know only the fields that the row asks for; everything else in a frame is
 skipped without making an object. Conditions that must hold are part of the types, so that most foreign frames are refused
-while decoding. Numbers stay text (`msgspec.Raw`).
+while decoding. A price stays as it is written (`msgspec.Raw`); what the types do not admit is left to the walk.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +14,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from exchanges.feed.paths import EVERY, Path, Step
 
-Row = tuple[str, str, str, str]
-Decoder = Callable[[str | bytes], list[Row] | None]
+Row = tuple[str, Raw, str | int, str | int]  # symbol, price as written, time, trade id
+Decoder = Callable[[str | bytes], Iterable[Row] | None]
 
 
 class Fields(NamedTuple):
@@ -25,6 +25,9 @@ class Fields(NamedTuple):
     price: str
     time: str
     trade_id: str
+
+
+_KINDS = (str, Raw, str | int, str | int)
 
 
 class _Unsupported(Exception):
@@ -40,7 +43,7 @@ class _Node:
         self.required = False
         self.forbidden = False
         self.literal: object = UNSET
-        self.text = False
+        self.kind: Any = None  # the type of a value that is read; None: only its presence counts
 
     def child(self, key: str) -> "_Node":
         return self.children.setdefault(key, _Node())
@@ -77,14 +80,14 @@ class _Builder:
             self._add_condition(self.root.descend(_keys(path)), condition)
         self.containers, row = self._add_containers(_keys(trades_path))
         self.row = row
-        self.leaves = [self._add_field(path) for path in fields]
+        self.leaves = [self._add_field(path, kind) for path, kind in zip(fields, _KINDS, strict=True)]
         self.types: dict[int, type] = {}
         self.names: dict[int, dict[str, str]] = {}
 
     def _add_condition(self, node: _Node, condition: Any) -> None:  # Any: a condition of the table
         match condition:
             case {"starts_with": str(start)}:
-                node.required = node.text = True
+                node.required, node.kind = True, str
                 self.starts.append((node, start))
             case {"present": True}:
                 node.required = True
@@ -109,7 +112,7 @@ class _Builder:
                 raise _Unsupported
         return containers, node
 
-    def _add_field(self, path_text: str) -> tuple[bool, _Node] | None:
+    def _add_field(self, path_text: str, kind: Any) -> tuple[bool, _Node] | None:  # Any: a type
         if not path_text:
             return None
         from_root = Path(path_text).from_document
@@ -119,15 +122,15 @@ class _Builder:
         node = (self.root if from_root else self.row).descend(steps)
         if node.children or node.listed or node.forbidden:
             raise _Unsupported
-        node.text = node.text or node.literal is not UNSET
+        node.kind = kind if node.kind is None else node.kind
         return from_root, node
 
     def _type(self, node: _Node) -> Any:  # Any: a type made at run time
         if not node.children:
             if node.literal is not UNSET:
                 return Literal[node.literal]
-            return str if node.text else Raw
-        if node.literal is not UNSET or node.text:
+            return Raw if node.kind is None else node.kind
+        if node.literal is not UNSET or node.kind is not None:
             raise _Unsupported
         struct = self._struct(node)
         return list[struct] | struct if node.listed else struct  # type: ignore[valid-type]
@@ -181,13 +184,13 @@ class _Builder:
         return decoder
 
     def _conditions(self) -> Callable[[Any], bool] | None:
-        starts = [(attrgetter(self._attribute(self.root, node)), start) for node, start in self.starts]
-        absent = [attrgetter(self._attribute(self.root, node)) for node in self._forbidden(self.root)]
-        if not starts and not absent:
+        tests = [_starts(attrgetter(self._attribute(self.root, node)), start) for node, start in self.starts]
+        tests += [
+            _absent(attrgetter(self._attribute(self.root, node))) for node in self._forbidden(self.root)
+        ]
+        if not tests:
             return None
-        return lambda root: (
-            all(get(root).startswith(start) for get, start in starts) and not any(get(root) for get in absent)
-        )
+        return tests[0] if len(tests) == 1 else lambda root: all(test(root) for test in tests)
 
     def _forbidden(self, node: _Node) -> Iterator[_Node]:
         for child in node.children.values():
@@ -207,56 +210,47 @@ class _Builder:
             get = getters[0]
             return lambda root: _as_list(get(root))
 
-        def rows(root: Any) -> list[Any]:
-            level = [root]
+        def rows(root: Any) -> Any:
+            level = (root,)
             for get in getters:
-                level = [child for parent in level for child in _as_list(get(parent))]
+                if len(level) == 1:  # one event a frame is the rule
+                    level = _as_list(get(level[0]))
+                else:
+                    level = [child for parent in level for child in _as_list(get(parent))]
             return level
 
         return rows
 
-    def _fields(self) -> Callable[[Any, Any], list[Row]]:
-        """Return the step from objects to texts. Fields of the document are read once a frame."""
-        places = []
-        for leaf in self.leaves:
-            if leaf is None:
-                places.append(None)
-                continue
-            from_root, node = leaf
-            places.append(
-                (from_root, attrgetter(self._attribute(self.root if from_root else self.row, node)))
-            )
-        if all(place is not None and not place[0] for place in places):
+    def _fields(self) -> Callable[[Any, Any], Iterable[Row]]:
+        """Return the step from objects to (symbol, price, time, trade id)."""
+        getters = [
+            None
+            if leaf is None
+            else (leaf[0], attrgetter(self._attribute(self.root if leaf[0] else self.row, leaf[1])))
+            for leaf in self.leaves
+        ]
+        if all(getter is not None and not getter[0] for getter in getters):
             four = attrgetter(
                 *(self._attribute(self.row, leaf[1]) for leaf in self.leaves if leaf is not None)
             )
-            return lambda root, rows: [
-                (_text(symbol), _text(price), _text(time), _text(trade_id))
-                for symbol, price, time, trade_id in map(four, rows)
-            ]
+            return lambda root, rows: map(four, rows)
 
-        def read(root: Any, rows: Any) -> list[Row]:
-            return [
-                tuple("" if place is None else _text(place[1](root if place[0] else row)) for place in places)  # type: ignore[misc]
-                for row in rows
-            ]
+        def read(root: Any, rows: Any) -> Iterable[Row]:
+            for row in rows:
+                yield tuple(  # type: ignore[misc]  # four values, as there are four fields
+                    "" if getter is None else getter[1](root if getter[0] else row) for getter in getters
+                )
 
         return read
 
 
+def _starts(get: Callable[[Any], Any], start: str) -> Callable[[Any], bool]:
+    return lambda root: bool(get(root).startswith(start))
+
+
+def _absent(get: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    return lambda root: not get(root)
+
+
 def _as_list(value: Any) -> Any:
     return value if type(value) is list else (value,)
-
-
-def _text(value: Any) -> str:
-    """Return the text of a string or number as it stands in the frame; empty for anything else."""
-    if type(value) is str:
-        return value
-    literal = str(value, "utf-8")
-    first = literal[:1]
-    if first == '"':
-        return msgspec.json.decode(literal) if "\\" in literal else literal[1:-1]  # type: ignore[no-any-return]
-    return literal if first in _NUMBER_STARTS else ""
-
-
-_NUMBER_STARTS = frozenset("-0123456789")

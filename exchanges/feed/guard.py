@@ -31,7 +31,7 @@ class _Track:
 
     def __init__(self) -> None:
         self.traded_ns = 0
-        self.trade_id = ""
+        self.trade_id: str | int = ""
         self.price = Decimal(0)  # the last one let through
         self.low = Decimal(1)  # low > high: nothing passes unseen before the first price
         self.high = Decimal(0)
@@ -100,11 +100,7 @@ class Guard:
 
     def _is_credible(self, tick: Tick, price: Decimal, track: _Track, wall_ns: int) -> bool:
         """Judge a price that is not near the anchor; hold it when it is a jump that nothing confirms."""
-        if track.price and abs(price - track.price) <= self._jump * track.price:
-            pass
-        elif track.held is not None and track.held != tick and self._near(price, Decimal(track.held.price)):
-            pass
-        elif not track.price and not self._peers(tick.symbol):
+        if (track.price and abs(price - track.price) <= self._jump * track.price) or (track.held is not None and track.held != tick and self._near(price, Decimal(track.held.price))) or (not track.price and not self._peers(tick.symbol)):
             pass
         elif not self._near_a_peer(tick.symbol, price):
             track.held, track.held_ns = tick, wall_ns
@@ -119,8 +115,9 @@ class Guard:
         return any(self._near(price, Decimal(peer)) for peer in self._peers(symbol))
 
 
-def _is_lower(trade_id: str, than: str) -> bool:
+def _is_lower(trade_id: str | int, than: str | int) -> bool:
     """Compare two trade ids where both are numbers; ids that are not (UUIDs) say nothing about order."""
-    if not (trade_id.isdigit() and than.isdigit()):
+    try:
+        return int(trade_id) < int(than)
+    except ValueError:
         return False
-    return (len(trade_id), trade_id) < (len(than), than)

@@ -58,6 +58,7 @@ class FeedProtocol:
         self._subscriptions = Subscriptions(symbols, quirks)
         self._channels: dict[str, str] = {}
         self._readers = [TradeReader(rule, quirks, self.faults, self._channels) for rule in resolve(spec)]
+        self._is_gzip = quirks.encoding == "gzip"
         self._read = [reader.read for reader in self._readers]
         self._controls = self._compile_controls()
         self._outgoing: list[str | object] = []
@@ -84,7 +85,7 @@ class FeedProtocol:
     def receive(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
         """Return the trades in the frame, in its order; never raise. ``faults`` grows by those that cannot be read."""
         self._last_frame_mono_ns = mono_ns
-        if self._quirks.encoding == "gzip" and isinstance(frame, bytes):
+        if self._is_gzip and isinstance(frame, bytes):
             frame = _inflate(frame)
         for read in self._read:
             ticks = read(frame)

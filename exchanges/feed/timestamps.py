@@ -1,12 +1,13 @@
 """Timestamps of the exchanges, to integer nanoseconds since 1970. Sans-I/O, exact: no float on the way.
 
-Each reader takes the literal text (a JSON number's digits or a string's content) and returns None for what it cannot read.
+Each reader takes the literal text (a JSON number's digits or a string's content), or an integer, and returns None for
+what it cannot read.
 """
 
 import re
 from calendar import timegm
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 FIRST_PLAUSIBLE_NS = 1_230_768_000 * 10**9  # 2009-01-01: before that no coin had traded
 LAST_PLAUSIBLE_NS = 2**63 - 1  # 2262: what a signed 64-bit field on the board holds
@@ -15,57 +16,56 @@ _RFC3339 = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d{2}):(\d{2}))",
     re.ASCII,
 )
+_NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?")
+_SCALE = tuple(10 ** (9 - digits) for digits in range(10))
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
-Reader = Callable[[str], int | None]
+Reader = Callable[[str | int], int | None]
 
 
-def _unix(digits_to_ns: int) -> Reader:
-    factor = 10**digits_to_ns
+def _unix(digits: int) -> Reader:
+    """Return a reader of a unit that is *digits* decimal places above a nanosecond."""
+    factor = 10**digits
 
-    def read(text: str) -> int | None:
-        if text.isdigit() and text.isascii() and len(text) <= 20:
+    def read(text: str | int) -> int | None:
+        if type(text) is int:
+            return text * factor
+        if not text.isascii() or len(text) > 40:
+            return None
+        if text.isdigit():
             return int(text) * factor
-        return _unix_decimal(text, digits_to_ns)
+        whole, _, fraction = text.partition(".")
+        if whole.isdigit() and fraction.isdigit() and len(fraction) <= digits:
+            return int(whole) * factor + int(fraction) * 10 ** (digits - len(fraction))
+        return _unix_decimal(text, digits)
 
     return read
 
 
-def _unix_decimal(text: str, digits_to_ns: int) -> int | None:
-    """Read a number with a fraction or an exponent; digits below a nanosecond are cut."""
-    if len(text) > 40 or not text.isascii() or "_" in text:
+def _unix_decimal(text: str, digits: int) -> int | None:
+    """Read a number with an exponent or more places than a nanosecond has; those are cut."""
+    if not _NUMBER.fullmatch(text):
         return None
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    if not number.is_finite() or not -30 < number.adjusted() < 30:
-        return None
-    return int(number.scaleb(digits_to_ns))
+    return int(Decimal(text).scaleb(digits))
 
 
 def rfc3339() -> Reader:
-    """Return a reader of RFC 3339 that keeps the last minute it saw: trades come in order, so most share it."""
-    minute, minute_ns = "", 0
+    """Return a reader of RFC 3339 that keeps the last second it saw: busy feeds send many trades a second."""
+    second, second_ns = "", 0  # "2026-11-22T13:00:05." and its nanoseconds
 
-    def read(text: str) -> int | None:
-        nonlocal minute, minute_ns
-        # "2026-11-22T13:00:05.123456Z": the first 17 characters are the minute.
-        if text[:17] == minute and text[-1:] == "Z":
-            seconds, fraction = text[17:19], text[20:-1]
-            if (
-                seconds.isdigit()
-                and seconds.isascii()
-                and seconds < "60"
-                and (not fraction or text[19] == ".")
-            ):
-                if not fraction and len(text) == 20:
-                    return minute_ns + int(seconds) * 1_000_000_000
-                if fraction.isdigit() and fraction.isascii():
-                    return minute_ns + int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+    def read(text: str | int) -> int | None:
+        nonlocal second, second_ns
+        if not isinstance(text, str):
+            return None
+        if text[:20] == second and text[-1] == "Z":
+            fraction = text[20:-1]
+            if fraction.isdigit() and fraction.isascii() and len(fraction) <= 9:
+                return second_ns + int(fraction) * _SCALE[len(fraction)]
         nanoseconds = parse_rfc3339(text)
-        if nanoseconds is not None and text[-1] == "Z" and text[17:19] != "60":
-            minute, minute_ns = text[:17], nanoseconds - nanoseconds % 60_000_000_000
+        if nanoseconds is not None and text[19] == ".":
+            second, second_ns = text[:20], nanoseconds - nanoseconds % 1_000_000_000
+            if text[-1] != "Z":
+                second = ""  # an offset: the same first characters would mean another time
         return nanoseconds
 
     return read
