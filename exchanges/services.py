@@ -1,8 +1,8 @@
 """What may be done to the two exchange tables: admin, JSON API, commands and seed all call these.
 
 Every change is one transaction that first raises the revision. Its row is thereby locked, so that changes
-come one after the other and what was validated still holds when it is saved. Errors are SpecError, with a path
-for each message: `ws_url`, or `assets[3].symbol`.
+come one after the other and what was validated still holds when it is saved. Errors are SpecError, with a
+path for each message: `ws_url`, or `assets[3].symbol`.
 """
 
 import enum
@@ -188,7 +188,7 @@ def delete_assets(*, listings: Iterable[ExchangeAsset], author: Author) -> None:
 
 @transaction.atomic
 def import_document(*, document: object, author: Author) -> ExchangeFeed:
-    """Make the rows of a document `{"feed": {…}, "assets": […]}`. Listings it does not name stay as they are."""
+    """Make the rows of a document `{"feed": {…}, "assets": […]}`. Listings it does not name stay."""
     _raise_revision()
     feed, rows = split_document(document)
     known = ExchangeFeed.objects.filter(pk=str(feed.get("name"))).first()
@@ -229,8 +229,8 @@ def _sorted(value: Any) -> Any:  # Any: JSON
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-# What running processes read, again whenever the revision has changed. They read the revision first: a change that
-# comes while the rows are read then makes them read once more.
+# What running processes read, again whenever the revision has changed. They read the revision first: a change
+# that comes while the rows are read then makes them read once more.
 
 
 async def table_revision() -> int:
@@ -308,7 +308,7 @@ def _asset_info(listings: list[ExchangeAsset]) -> AssetInfo:
     return AssetInfo(
         asset=listings[0].asset,
         category=(home or listings[0]).category,
-        home=home and home.exchange_id,
+        home=home.exchange_id if home else None,
         listings=tuple(
             ListingInfo(one.exchange_id, one.symbol, one.enabled, one.prewarm) for one in listings
         ),
