@@ -250,9 +250,13 @@ def test_counters_go_on_where_a_killed_worker_stopped(data_dir: Path) -> None:
         assert reader.totals()["feed_ticks"] == 10
 
 
-@pytest.mark.parametrize(
-    "kills", [6, pytest.param(1000, marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
-)
+def sizes(ordinary: int, full: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "kills", [ordinary, pytest.param(full, marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
+    )
+
+
+@sizes(6, full=1000)
 def test_restarts_of_every_kind_leave_the_board_alive_and_nothing_behind(kills: int, data_dir: Path) -> None:
     path = segment_path(NODE, data_dir, "board")
     with open_board_writer(NODE, data_dir, slots=SLOTS) as writer:
