@@ -1,0 +1,68 @@
+"""``manage.py runsimulator``: simulated exchanges on loopback, for the demo and for trying things out."""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from exchanges.simulator.replay import RecordingError, Replay, read_folder
+from exchanges.simulator.server import DEFAULT_RATE, HOST, Simulator
+
+EXAMPLES = """
+examples:
+  manage.py runsimulator --port 8090
+  manage.py runsimulator --replay tests/recordings --retime
+  curl -X POST localhost:8090/control/okx/fault -d '{"kind": "silence", "pongs": false}'
+  curl -X POST localhost:8090/control/all/fault -d '{"kind": "crash", "factor": 0.5, "assets": ["BTC"]}'
+  curl localhost:8090/control/okx/fault
+  curl -X DELETE localhost:8090/control/all/fault
+"""
+
+
+class Command(BaseCommand):
+    help = "Serve simulated exchanges on the loopback address."
+    requires_system_checks = ()
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:  # as Django has it
+        kwargs |= {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=8090, help="0 picks a free one (default: 8090)")
+        parser.add_argument(
+            "--rate", type=float, default=DEFAULT_RATE, help="trades a second per exchange, at least"
+        )
+        parser.add_argument("--seed", type=int, default=1, help="the same seed walks the same way")
+        parser.add_argument("--replay", type=Path, metavar="FOLDER", help="send recorded frames instead")
+        parser.add_argument("--retime", action="store_true", help="replay prices as if they traded now")
+
+    def handle(self, *args: Any, **options: Any) -> None:  # as Django has it
+        try:
+            replays = read_folder(options["replay"], retimed=options["retime"]) if options["replay"] else {}
+        except RecordingError as error:
+            raise CommandError(str(error)) from error
+        try:
+            asyncio.run(self._serve(options, replays))
+        except OSError as error:
+            raise CommandError(f"cannot listen on {HOST}:{options['port']}: {error}") from error
+
+    async def _serve(self, options: dict[str, Any], replays: dict[str, Replay]) -> None:  # parsed options
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _stop_once, loop, stop, number)
+        simulator = Simulator(
+            port=options["port"], seed=options["seed"], rate=options["rate"], replays=replays
+        )
+        async with simulator:
+            self.stdout.write(f"simulator ready at {simulator.url} ({', '.join(simulator.exchanges)})")
+            self.stdout.flush()
+            await stop.wait()
+
+
+def _stop_once(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, number: int) -> None:
+    stop.set()
+    loop.remove_signal_handler(number)  # a second one kills
