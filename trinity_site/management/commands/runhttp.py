@@ -1,0 +1,65 @@
+"""`manage.py runhttp`: one HTTP worker, on the supervisor's sockets or on its own."""
+
+import contextlib
+import resource
+import socket
+from argparse import ArgumentParser
+from typing import Any
+
+import uvicorn
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from trinity_site.asgi import Application
+from trinity_site.management.commands.runnode import listen
+from trinity_site.roles import FIRST_HTTP_ROW
+
+CONNECTIONS = 4_000  # one worker's; more are told 503 at once
+KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection, so that it never meets a closed one
+GRACE_S = 5  # for answers under way when the worker is stopped; the supervisor kills after 8 s
+WEBSOCKET_FRAME_BYTES = 65_536
+
+
+class Command(BaseCommand):
+    help = "Run one HTTP worker: prices, pages, admin; health and metrics on the health port."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--fd", type=int, help="a listening socket that was inherited")
+        parser.add_argument("--health-fd", type=int, help="the same for the health port")
+        parser.add_argument("--row", type=int, default=FIRST_HTTP_ROW, help="this worker's row of counters")
+
+    def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
+        raise_descriptor_limit()
+        bind = settings.TRINITY_BIND
+        sockets = [
+            adopt(options["fd"]) or listen(bind, settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
+            adopt(options["health_fd"]) or listen(bind, settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
+        ]
+        config = uvicorn.Config(
+            Application(row=options["row"]),
+            loop="uvloop",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=WEBSOCKET_FRAME_BYTES,
+            lifespan="on",
+            log_config=None,  # the settings have configured logging
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        # uvicorn stops in order on SIGINT and SIGTERM, then lets the signal have its ordinary effect.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=sockets)
+
+
+def adopt(descriptor: int | None) -> socket.socket | None:
+    return None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us: the usual 1,024 are fewer than CONNECTIONS."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

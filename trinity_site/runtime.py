@@ -1,0 +1,105 @@
+"""The objects an HTTP worker answers with: built in order, closed in reverse. Only entry points open it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from django.conf import LazySettings
+
+from exchanges.rest import RestClient
+from exchanges.services import load_catalogue, load_exchanges, table_revision
+from pricing._board import BoardReader
+from pricing.catalogue import EMPTY, Catalogue
+from pricing.http import PriceApi
+from pricing.parameters import Parameters
+from pricing.service import PriceService
+from pricing.valkey import Valkey
+from telemetry._counters import CounterReader
+from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters
+
+POLL_S = 0.5  # changed rows show within 2 s
+LOG_EVERY_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What requests find as `request.scope["state"]["runtime"]`."""
+
+    api: PriceApi
+    prices: PriceService
+    board: BoardReader
+    counters: CounterReader
+    tables: "TableFollower"
+
+
+class TableFollower:
+    """The exchange tables as this process knows them, read again whenever their revision has changed."""
+
+    def __init__(self, rest: RestClient, simulator_url: str) -> None:
+        self.catalogue: Catalogue = EMPTY
+        self._rest = rest
+        self._simulator_url = simulator_url
+        self._revision: int | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled. A dead database is waited for; what was read before it died stays true."""
+        logged_s = -LOG_EVERY_S
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                await self.refresh()
+            except Exception:
+                if clock() - logged_s >= LOG_EVERY_S:
+                    logged_s = clock()
+                    logger.exception("The exchange tables cannot be read; going on with what was read before")
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        revision = await table_revision()
+        if revision == self._revision:
+            return
+        tables, catalogue = await load_exchanges(), await load_catalogue()
+        feeds = tables.feeds
+        if self._simulator_url:
+            feeds = tuple(spec.simulated(self._simulator_url) for spec in feeds)
+        self._rest.follow(feeds, tables.listings)
+        # The revision was read first: a change in between is seen again, and never missed.
+        self.catalogue, self._revision = catalogue, revision
+
+
+@asynccontextmanager
+async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Runtime]:
+    """Open what an HTTP worker that counts in *row* needs, and close it all on leaving.
+
+    Nothing here waits for the feed process or the database: a worker without them starts, and says so.
+    """
+    node, folder, parameters = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR, Parameters()
+    async with AsyncExitStack() as stack:
+        reader = open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS)
+        board = stack.enter_context(reader)
+        counters = stack.enter_context(open_counters(node, folder, worker=row))
+        totals = stack.enter_context(open_counter_reader(node, folder))
+        tier2 = None
+        if settings.REDIS_URL:
+            tier2 = Valkey(settings.REDIS_URL, parameters)
+            stack.push_async_callback(tier2.aclose)
+        rest = RestClient(allow_loopback=settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES)
+        stack.push_async_callback(rest.aclose)
+        tables = TableFollower(rest, settings.TRINITY_SIMULATOR_URL)
+        stack.push_async_callback(cancelled, asyncio.create_task(tables.run(), name="tables"))
+        prices = PriceService(board, tier2, rest, parameters, counters, catalogue=lambda: tables.catalogue)
+        stack.push_async_callback(prices.aclose)
+        api = PriceApi(
+            prices, board, counters, totals=totals.totals, health_port=settings.TRINITY_HEALTH_PORT
+        )
+        yield Runtime(api, prices, board, totals, tables)
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel *task* and wait until it has left."""
+    task.cancel()
+    await asyncio.wait([task])
