@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-import msgspec
 from msgspec import Raw
 
 from exchanges.feed.decoders import Fields, build_decoder
@@ -129,14 +128,13 @@ class TradeReader:
         for symbol, price, time, trade_id in rows:
             if self._names_vary:
                 symbol = self._name(symbol)
-            if type(price) is not str:
-                price = _unquote(price)
-            digits = price_text(price)
+            literal = price if type(price) is str else _unquote(price)
+            digits = literal if _is_plain(literal) else price_text(literal)
             traded_ns = self._read_time(time) if time else None
             if digits and symbol and traded_ns and FIRST_PLAUSIBLE_NS <= traded_ns <= LAST_PLAUSIBLE_NS:
                 ticks.append(Tick(symbol, digits, traded_ns, trade_id or ""))
             else:
-                self._faults.append(_fault(symbol, price, digits, time, traded_ns))
+                self._faults.append(_fault(symbol, literal, digits, time, traded_ns))
         return ticks
 
     def _name(self, symbol: str) -> str:
@@ -147,9 +145,11 @@ class TradeReader:
 
 def _unquote(price: Raw) -> str:
     """Return a JSON string's content or a number's text; empty for anything else."""
-    literal = str(price, "utf-8")
+    literal = str(price, "utf-8", "replace")
+    if literal[:1] == '"' and "\\" not in literal:
+        return literal[1:-1]
     if literal[:1] == '"':
-        return msgspec.json.decode(literal) if "\\" in literal else literal[1:-1]  # type: ignore[no-any-return]
+        return _literal(load(literal))
     return literal if literal[:1].isdigit() else ""
 
 

@@ -143,7 +143,7 @@ class _Builder:
             rename[name] = key
             kind = self._type(child)
             on_the_way = child in self.containers
-            if (child.required or on_the_way) and not child.forbidden:
+            if (child.required or child.children or on_the_way) and not child.forbidden:
                 fields.append((name, kind))
             else:
                 fields.append(
