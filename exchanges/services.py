@@ -222,6 +222,10 @@ def export_document(*, name: str) -> dict[str, Any]:  # Any: JSON
     return {"feed": {column: _sorted(value) for column, value in feed.columns().items()}, "assets": listings}
 
 
+def document_text(document: Mapping[str, Any]) -> str:  # Any: JSON
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
 def _sorted(value: Any) -> Any:  # Any: JSON
     """Order the keys inside a JSON column: one of the two databases does not keep their order."""
     if isinstance(value, dict):
