@@ -73,7 +73,8 @@ EXAMPLES = {
 FRESHNESS = (
     "A price is given out while it is fresh: the home exchange's latest trade, else the freshest of the "
     "other exchanges, else what other nodes know (tier 2), else what an exchange's REST interface answers "
-    "now (tier 3). `max_age_ms` and `min_sources` demand more than that, and are refused with 503 when they cannot be kept."
+    "now (tier 3). `max_age_ms` and `min_sources` demand more than that, and are refused with 503 when they "
+    "cannot be kept."
 )
 
 
