@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
-from exchanges.feed.decoders import Fields, build_decoder
+from exchanges.feed.decoders import Decoder, Fields, build_decoder
 from exchanges.feed.matching import compile_match
 from exchanges.feed.paths import MISSING, Path, load
 from exchanges.feed.quirks import Quirks, TradeRule
@@ -92,9 +92,8 @@ class TradeReader:
     def __init__(
         self, rule: ResolvedRule, quirks: Quirks, faults: list[Fault], channels: dict[str, str]
     ) -> None:
-        self._decoder = (
-            None if quirks.channel else build_decoder(rule.trade_match, rule.trades_path, rule.fields)
-        )
+        self._rule = rule
+        self._decoder = None if quirks.channel else self._build(str)
         self._holds = compile_match(rule.trade_match)
         self._trades = Path(rule.trades_path)
         self._paths = tuple(Path(text) if text else None for text in rule.fields)
@@ -103,6 +102,10 @@ class TradeReader:
         self._channels = channels if quirks.channel else None
         self._names_vary = bool(self._prefix or self._suffix or quirks.channel)
         self._faults = faults
+
+    def _build(self, price: type[str] | type[Raw]) -> Decoder | None:
+        self._price_type = price
+        return build_decoder(self._rule.trade_match, self._rule.trades_path, self._rule.fields, price=price)
 
     def read(self, frame: str | bytes) -> list[Tick] | None:
         """Return the trades in the frame's order by the built decoder; None where it is not for this frame."""
@@ -113,7 +116,10 @@ class TradeReader:
         """Return the trades of a decoded frame; None when the rule does not hold for it."""
         if not self._holds(document):
             return None
-        return self._ticks(self._walk(document))
+        ticks = self._ticks(self._walk(document))
+        if ticks and self._decoder and self._price_type is str:
+            self._decoder = self._build(Raw)  # this exchange's prices are numbers: text is the quicker one
+        return ticks
 
     def _walk(self, document: object) -> Iterable[tuple[str, str, str, str]]:
         for row in self._trades.rows(document):

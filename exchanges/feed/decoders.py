@@ -2,7 +2,8 @@
 
 The paths become a tree of msgspec Structs which know only the fields that the row asks for; everything else in a frame is
 skipped without making an object. Conditions that must hold are part of the types, so that most foreign frames are refused
-while decoding. A price stays as it is written (`msgspec.Raw`); what the types do not admit is left to the walk.
+while decoding. A price is text, or stays as it is written (`msgspec.Raw`) where it is a JSON number; what the types do not
+admit is left to the walk.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from exchanges.feed.paths import EVERY, Path, Step
 
-Row = tuple[str, Raw, str | int, str | int]  # symbol, price as written, time, trade id
+Row = tuple[str, str | Raw, str | int, str | int]  # symbol, price as written, time, trade id
 Decoder = Callable[[str | bytes], Iterable[Row] | None]
 
 
@@ -25,9 +26,6 @@ class Fields(NamedTuple):
     price: str
     time: str
     trade_id: str
-
-
-_KINDS = (str, Raw, str | int, str | int)
 
 
 class _Unsupported(Exception):
@@ -57,10 +55,12 @@ class _Node:
         return node
 
 
-def build_decoder(match: Mapping[str, Any], trades_path: str, fields: Fields) -> Decoder | None:
+def build_decoder(
+    match: Mapping[str, Any], trades_path: str, fields: Fields, *, price: type[str] | type[Raw] = Raw
+) -> Decoder | None:
     """Return a function from a frame to the texts of its trades, None for a frame that is none; None if the paths are too rich."""
     try:
-        return _Builder(match, trades_path, fields).decoder()
+        return _Builder(match, trades_path, fields, price).decoder()
     except _Unsupported:
         return None
 
@@ -73,14 +73,17 @@ def _keys(path_text: str) -> tuple[Step, ...]:
 
 
 class _Builder:
-    def __init__(self, match: Mapping[str, Any], trades_path: str, fields: Fields) -> None:
+    def __init__(
+        self, match: Mapping[str, Any], trades_path: str, fields: Fields, price: type[str] | type[Raw]
+    ) -> None:
         self.root = _Node()
         self.starts: list[tuple[_Node, str]] = []
         for path, condition in match.items():
             self._add_condition(self.root.descend(_keys(path)), condition)
         self.containers, row = self._add_containers(_keys(trades_path))
         self.row = row
-        self.leaves = [self._add_field(path, kind) for path, kind in zip(fields, _KINDS, strict=True)]
+        kinds = (str, price, str | int, str | int)
+        self.leaves = [self._add_field(path, kind) for path, kind in zip(fields, kinds, strict=True)]
         self.types: dict[int, type] = {}
         self.names: dict[int, dict[str, str]] = {}
 

@@ -100,7 +100,13 @@ class Guard:
 
     def _is_credible(self, tick: Tick, price: Decimal, track: _Track, wall_ns: int) -> bool:
         """Judge a price that is not near the anchor; hold it when it is a jump that nothing confirms."""
-        if (track.price and abs(price - track.price) <= self._jump * track.price) or (track.held is not None and track.held != tick and self._near(price, Decimal(track.held.price))) or (not track.price and not self._peers(tick.symbol)):
+        if (
+            (track.price and abs(price - track.price) <= self._jump * track.price)
+            or (
+                track.held is not None and track.held != tick and self._near(price, Decimal(track.held.price))
+            )
+            or (not track.price and not self._peers(tick.symbol))
+        ):
             pass
         elif not self._near_a_peer(tick.symbol, price):
             track.held, track.held_ns = tick, wall_ns

@@ -163,20 +163,21 @@ class FeedProtocol:
         if self._any_symbol:
             return ticks
         states = self._subscriptions.states
-        known = []
+        unknown = 0
         for tick in ticks:
             state = states.get(tick.symbol) or self._subscriptions.find(tick.symbol)
             if state is None:
-                self.counts["unknown_symbol"] += 1
+                unknown += 1
                 continue
             state.last_tick_mono_ns = mono_ns
             state.state = "live"
-            known.append(tick)
-        if known:
+        if unknown:
+            self.counts["unknown_symbol"] += unknown
+            ticks = [tick for tick in ticks if self._subscriptions.find(tick.symbol)]
+        if ticks:
             self.last_tick_mono_ns = mono_ns
-            if not self.first_tick_mono_ns:
-                self.first_tick_mono_ns = mono_ns
-        return known
+            self.first_tick_mono_ns = self.first_tick_mono_ns or mono_ns
+        return ticks
 
     # Everything else
 
