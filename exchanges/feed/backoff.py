@@ -13,7 +13,10 @@ SETTLED_S = 10.0
 
 
 class Backoff:
-    """The delay before each attempt. It starts over only after ticks have flowed for SETTLED_S: a handshake proves nothing."""
+    """The delay before each attempt.
+
+    It starts over only after ticks have flowed for SETTLED_S: a handshake proves nothing.
+    """
 
     def __init__(
         self, uniform: Callable[[float, float], float], *, first_s: float = FIRST_S, cap_s: float = CAP_S

@@ -1,7 +1,8 @@
 """From a frame to its trades. Sans-I/O.
 
-A rule of a row is read in one of two ways with the same result: by a msgspec decoder built from the row's paths (most
-rows, about 0.7 µs a frame), or by walking the decoded document (any path; also what the decoder refuses).
+A rule of a row is read in one of two ways with the same result: by a msgspec decoder built from the row's
+paths (most rows, about 0.7 µs a frame), or by walking the decoded document (any path; also what the decoder
+refuses).
 """
 
 import re
@@ -82,12 +83,15 @@ def _inherit(rule: TradeRule, columns: TradeRule) -> ResolvedRule:
             time=rule.timestamp_path or columns.timestamp_path,
             trade_id=rule.trade_id_path or columns.trade_id_path,
         ),
-        rule.timestamp_format or columns.timestamp_format,
+        str(rule.timestamp_format or columns.timestamp_format),
     )
 
 
 class TradeReader:
-    """Reads the trades of frames by one rule. ``faults`` collects what could not be read until it is taken."""
+    """Reads the trades of frames by one rule.
+
+    ``faults`` collects what could not be read until it is taken.
+    """
 
     def __init__(
         self, rule: ResolvedRule, quirks: Quirks, faults: list[Fault], channels: dict[str, str]
@@ -134,7 +138,7 @@ class TradeReader:
         for symbol, price, time, trade_id in rows:
             if self._names_vary:
                 symbol = self._name(symbol)
-            literal = price if type(price) is str else _unquote(price)
+            literal = price if isinstance(price, str) else _unquote(price)
             digits = literal if _is_plain(literal) else price_text(literal)
             traded_ns = self._read_time(time) if time else None
             if digits and symbol and traded_ns and FIRST_PLAUSIBLE_NS <= traded_ns <= LAST_PLAUSIBLE_NS:
@@ -195,8 +199,8 @@ class RestRule:
     def read(self, body: bytes, symbol: str = "") -> Tick | str:
         """Return the price in *body*, or the reason why there is none.
 
-        The tick's symbol is the one in the answer where the row says where that is, and must then be *symbol* (case aside)
-        when one was asked for.
+        The tick's symbol is the one in the answer where the row says where that is, and must then be
+        *symbol* (case aside) when one was asked for.
         """
         try:
             document = load(body)

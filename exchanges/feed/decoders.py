@@ -1,9 +1,9 @@
 """msgspec decoders made from the paths of a row. Sans-I/O.
 
-The paths become a tree of msgspec Structs which know only the fields that the row asks for; everything else in a frame is
-skipped without making an object. Conditions that must hold are part of the types, so that most foreign frames are refused
-while decoding. A price is text, or stays as it is written (`msgspec.Raw`) where it is a JSON number; what the types do not
-admit is left to the walk.
+The paths become a tree of msgspec Structs which know only the fields that the row asks for; everything else
+in a frame is skipped without making an object. Conditions that must hold are part of the types, so that
+most foreign frames are refused while decoding. A price is text, or stays as it is written (`msgspec.Raw`)
+where it is a JSON number; what the types do not admit is left to the walk.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,7 +58,9 @@ class _Node:
 def build_decoder(
     match: Mapping[str, Any], trades_path: str, fields: Fields, *, price: type[str] | type[Raw] = Raw
 ) -> Decoder | None:
-    """Return a function from a frame to the texts of its trades, None for a frame that is none; None if the paths are too rich."""
+    """Return a function from a frame to the texts of its trades, None for a frame that is none; None if the
+    paths are too rich.
+    """
     try:
         return _Builder(match, trades_path, fields, price).decoder()
     except _Unsupported:
@@ -172,12 +174,12 @@ class _Builder:
     def decoder(self) -> Decoder:
         if self.root.listed or not self.root.children:
             raise _Unsupported
-        decode = msgspec.json.Decoder(self._struct(self.root)).decode
+        decode: Callable[[str | bytes], Any] = msgspec.json.Decoder(self._struct(self.root)).decode
         holds = self._conditions()
         rows = self._rows()
         read = self._fields()
 
-        def decoder(frame: str | bytes) -> list[Row] | None:
+        def decoder(frame: str | bytes) -> Iterable[Row] | None:
             try:
                 root = decode(frame)
                 return read(root, rows(root)) if holds is None or holds(root) else None

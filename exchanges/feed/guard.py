@@ -1,8 +1,10 @@
-"""What stands between a feed and the board: each tick is let through, refused with a reason, or held. Sans-I/O.
+"""What stands between a feed and the board: each tick is let through, refused with a reason, or held.
+Sans-I/O.
 
-A price that jumps beyond the row's limit is held until a second trade or a second source confirms it, so that a bad print
-does no harm and a real crash gets through within a trade or two (a filter that never gives way does as much harm: see the
-LUNA case in 2022, where a feed stopped at its floor). An older trade never replaces a newer one.
+A price that jumps beyond the row's limit is held until a second trade or a second source confirms it, so
+that a bad print does no harm and a real crash gets through within a trade or two (a filter that never gives
+way does as much harm: see the LUNA case in 2022, where a feed stopped at its floor). An older trade never
+replaces a newer one.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,8 +44,8 @@ class _Track:
 class Guard:
     """The guard of one feed.
 
-    *peers* returns the fresh prices of the same asset at other sources. *tie* says which of two trades of the same instant
-    is the newer: the one with the higher numeric id, or the later one.
+    *peers* returns the fresh prices of the same asset at other sources. *tie* says which of two trades of
+    the same instant is the newer: the one with the higher numeric id, or the later one.
     """
 
     def __init__(self, *, max_jump_percent: int, tie: Literal["id", "place"], peers: Peers) -> None:

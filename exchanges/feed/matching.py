@@ -13,7 +13,10 @@ class MatchError(ValueError):
 
 
 def compile_match(match: Mapping[str, Any]) -> Test:
-    """Return a predicate over a decoded document: all conditions must hold. An empty match holds for nothing."""
+    """Return a predicate over a decoded document: all conditions must hold.
+
+    An empty match holds for nothing.
+    """
     tests = tuple(_compile_condition(path, condition) for path, condition in match.items())
     if not tests:
         return lambda document: False

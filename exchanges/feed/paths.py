@@ -1,8 +1,9 @@
 """Paths into a JSON document, as the exchange tables write them. Sans-I/O.
 
 ``events[*].trades[*]``  every trade of every event     ``result.*.c[0]``  any key, then the first of ``c``
-``data[0].last``         places count from 0, ``[-1]``  ``last|close``     the first of the two that is there
-``$``                    the document itself            ``$.topic``        from the document, not from the trade
+``data[0].last``         places count from 0, ``[-1]``  ``last|close``     the first of the two that is
+there ``$``                    the document itself            ``$.topic``        from the document, not from
+the trade
 
 ``[*]`` on an object counts it as a list of one: spot sends an object where futures send a list.
 """

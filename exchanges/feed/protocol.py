@@ -1,7 +1,7 @@
 """One connection's conversation with an exchange, driven wholly by its row. Sans-I/O: both clocks come in.
 
-A frame goes in; ticks, frames to send and the next deadline come out. What the connection must do is read from
-`outgoing()`, `hangup` and `next_deadline()` after each call. No frame makes it raise.
+A frame goes in; ticks, frames to send and the next deadline come out. What the connection must do is read
+from `outgoing()`, `hangup` and `next_deadline()` after each call. No frame makes it raise.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from exchanges.feed.decode import Fault, TradeReader, resolve
-from exchanges.feed.matching import compile_match
+from exchanges.feed.matching import Test, compile_match
 from exchanges.feed.paths import MISSING, Number, Path, load
 from exchanges.feed.quirks import AckRule, RefusalRule, Reply
 from exchanges.feed.spec import FeedSpec
@@ -29,6 +29,7 @@ RECONNECT_AFTER_NOTICE_S: Final = (
 )
 
 R = TypeVar("R")
+Control = tuple[str, Test, Callable[[object, int, int], None]]  # kind, condition, action
 _REPLY_PLACEHOLDER = re.compile(r"\{(\$[^{}]*)\}")
 
 
@@ -83,7 +84,10 @@ class FeedProtocol:
         self._send_queued(mono_ns)
 
     def receive(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
-        """Return the trades in the frame, in its order; never raise. ``faults`` grows by those that cannot be read."""
+        """Return the trades in the frame, in its order; never raise.
+
+        ``faults`` grows by those that cannot be read.
+        """
         self._last_frame_mono_ns = mono_ns
         if self._is_gzip and isinstance(frame, bytes):
             frame = _inflate(frame)
@@ -132,7 +136,9 @@ class FeedProtocol:
             self._send_queued(mono_ns)
 
     def unsubscribe(self, symbols: Iterable[str], wall_ns: int, mono_ns: int) -> bool:
-        """Forget symbols; return False where the row knows no way to tell the exchange (its trades are then ignored)."""
+        """Forget symbols; return False where the row knows no way to tell the exchange (its trades are then
+        ignored).
+        """
         gone = self._subscriptions.drop(symbols)
         if not gone or not self._quirks.unsubscribe_template:
             return not gone
@@ -198,12 +204,10 @@ class FeedProtocol:
         self._control(document, wall_ns, mono_ns)
         return []
 
-    def _compile_controls(
-        self,
-    ) -> list[tuple[str, Callable[[object], bool], Callable[[object, int, int], None]]]:
-        """Return (kind, condition, action) in the order of the tests: errors look like acks at some exchanges."""
+    def _compile_controls(self) -> list[Control]:
+        """Return the kinds of frames in the order of the tests: errors look like acks at some exchanges."""
         quirks = self._quirks
-        controls: list[tuple[str, Callable[[object], bool], Callable[[object, int, int], None]]] = []
+        controls: list[Control] = []
         for refusal in quirks.refusals:
             controls.append(("refusal", compile_match(refusal.match), _bind(self._on_refusal, refusal)))
         for match in quirks.reconnect:
@@ -359,7 +363,9 @@ def _json_at(path: str, document: object) -> str:
 
 
 def _inflate(frame: bytes) -> bytes:
-    """Inflate a gzip frame up to the size limit; what is longer or broken comes back empty and counts as bad JSON."""
+    """Inflate a gzip frame up to the size limit; what is longer or broken comes back empty and counts as bad
+    JSON.
+    """
     inflater = zlib.decompressobj(wbits=31)
     try:
         text = inflater.decompress(frame, MAX_FRAME_BYTES)

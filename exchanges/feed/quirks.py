@@ -1,7 +1,8 @@
 """The `quirks` column: everything about an exchange that is rarer than a column. Sans-I/O.
 
-The classes are the schema: `quirks_schema()` makes the JSON Schema of them, and every field has a default, so `{}` is a
-whole set of quirks. A *match* is an object of path → condition, as in the column `trade_match`; all conditions must hold.
+The classes are the schema: `quirks_schema()` makes the JSON Schema of them, and every field has a default,
+so `{}` is a whole set of quirks. A *match* is an object of path → condition, as in the column
+`trade_match`; all conditions must hold.
 """
 
 from typing import Annotated, Any, Literal
@@ -18,11 +19,7 @@ Text = Annotated[str, Meta(max_length=2_000)]
 TimestampFormat = Literal[FORMATS]  # type: ignore[valid-type]  # the names are the keys of the table of readers
 
 
-class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class TradeRule(_Rule):
+class TradeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A further kind of trade frame; what is empty is taken from the columns."""
 
     trade_match: Match
@@ -34,15 +31,20 @@ class TradeRule(_Rule):
     trade_id_path: Text = ""
 
 
-class AckRule(_Rule):
-    """A frame that confirms: one symbol (it is named), a list of symbols (named), or the oldest open request (not named)."""
+class AckRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A frame that confirms: one symbol (it is named), a list of symbols (named), or the oldest open request
+    (not named).
+    """
 
     match: Match
     symbol_path: Text = ""
 
 
-class RefusalRule(_Rule):
-    """A frame that refuses. `symbol` at symbol_path, or cut out of the text at message_path by symbol_pattern."""
+class RefusalRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A frame that refuses.
+
+    `symbol` at symbol_path, or cut out of the text at message_path by symbol_pattern.
+    """
 
     match: Match
     message_path: Text = ""
@@ -52,14 +54,14 @@ class RefusalRule(_Rule):
     already: bool = False  # the symbol is subscribed already: nothing is wrong with it
 
 
-class Reply(_Rule):
+class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to answer to a frame; `{$.path}` in `frame` stands for the value at that path, as JSON."""
 
     match: Match
     frame: Text
 
 
-class Token(_Rule):
+class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The socket's address comes from a POST: `{ENDPOINT}`, `{TOKEN}` (URL-encoded) and `{UUID}` fill ws_url."""
 
     url: Text
@@ -67,7 +69,7 @@ class Token(_Rule):
     token_path: Text
 
 
-class Connect(_Rule):
+class Connect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the exchange wants to be dialled."""
 
     min_gap_s: Seconds = 1.0
@@ -79,7 +81,7 @@ class Connect(_Rule):
     token: Token | None = None
 
 
-class Channel(_Rule):
+class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Trades name a channel number; the frame that matches says which symbol it stands for."""
 
     match: Match
@@ -87,7 +89,7 @@ class Channel(_Rule):
     symbol_path: Text
 
 
-class Rest(_Rule):
+class Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The REST answer: its time, its symbol, what an error looks like, and how often it may be asked."""
 
     time_path: Text = ""
@@ -97,7 +99,7 @@ class Rest(_Rule):
     rate_per_s: Annotated[int, Meta(ge=1, le=1_000)] = 5
 
 
-class Quirks(_Rule):
+class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything rarer than a column."""
 
     trade_id_path: Text = ""

@@ -1,6 +1,7 @@
 """A row of `exchange_feeds` as typed values, and what makes a row valid. Sans-I/O.
 
-`parse_feed` is the one place that judges a row: the admin, the JSON API, the command and the feed process all use it.
+`parse_feed` is the one place that judges a row: the admin, the JSON API, the command and the feed process
+all use it.
 """
 
 import json
@@ -292,7 +293,10 @@ def _quirks(value: Any) -> Quirks:
     return quirks
 
 
-_PATH_FIELDS = frozenset({"trade_id_path", "id_path", "time_path", "endpoint_path", "token_path", "message_path", "trades_path", "symbol_path", "price_path", "timestamp_path"})  # fmt: skip
+_PATH_FIELDS = frozenset(
+    "trade_id_path id_path time_path endpoint_path token_path message_path"
+    " trades_path symbol_path price_path timestamp_path".split()
+)
 _MATCH_FIELDS = frozenset({"match", "trade_match", "wait_for"})
 _MATCH_LISTS = frozenset({"pong", "reconnect", "pause", "resume", "error_match"})
 

@@ -1,7 +1,7 @@
 """Who was asked for, who was confirmed, who was refused: the subscriptions of one connection. Sans-I/O.
 
-An acknowledgement is a hint, a trade is the proof. A refused symbol never takes the others of its request down: they are
-asked again without it, and it is retried alone with growing pauses.
+An acknowledgement is a hint, a trade is the proof. A refused symbol never takes the others of its request
+down: they are asked again without it, and it is retried alone with growing pauses.
 """
 
 from collections import deque
@@ -52,7 +52,9 @@ class Subscriptions:
         self._folded = {symbol.casefold(): state for symbol, state in self.states.items()}
 
     def find(self, symbol: str) -> SymbolState | None:
-        """Return the state of a symbol as the exchange writes it: some answer in another case than they were asked."""
+        """Return the state of a symbol as the exchange writes it: some answer in another case than they were
+        asked.
+        """
         return self.states.get(symbol) or self._folded.get(symbol.casefold())
 
     def add(self, symbols: Iterable[str]) -> list[str]:
@@ -94,8 +96,8 @@ class Subscriptions:
     ) -> list[list[str]]:
         """Take note of a refusal; return the groups of symbols to ask for again now.
 
-        *whole*: the exchange dropped the whole request, so its other symbols are asked for again: together when the bad one
-        is known, one by one when it is not.
+        *whole*: the exchange dropped the whole request, so its other symbols are asked for again: together
+        when the bad one is known, one by one when it is not.
         """
         state = self.find(named) if named else None
         request = (
@@ -126,7 +128,7 @@ class Subscriptions:
         state.retry_mono_ns = mono_ns + pause_s * 10**9
 
     def due(self, mono_ns: int) -> list[list[str]]:
-        """Return symbols to ask for again, each alone: refused ones whose pause is over, and those nothing was heard of."""
+        """Return symbols to ask for again, each alone: refused long ago, or asked and never heard of."""
         return [[state.symbol] for state in self.states.values() if 0 < self._retry_at(state) <= mono_ns]
 
     def next_retry(self) -> int | None:

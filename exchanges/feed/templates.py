@@ -1,7 +1,8 @@
 """Frames to send, made from the templates of a row. Sans-I/O: time and identifiers come in.
 
-Placeholders: ``{SYMBOLS}`` (the joined list), ``{SYMBOL}`` (then one frame per symbol), ``{NOW_S}``, ``{NOW_MS}``, ``{ID}``,
-``{UUID}``. Templates are JSON text and full of braces, so only these names are replaced.
+Placeholders: ``{SYMBOLS}`` (the joined list), ``{SYMBOL}`` (then one frame per symbol), ``{NOW_S}``,
+``{NOW_MS}``, ``{ID}``, ``{UUID}``. Templates are JSON text and full of braces, so only these names are
+replaced.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Timestamps of the exchanges, to integer nanoseconds since 1970. Sans-I/O, exact: no float on the way.
 
-Each reader takes the literal text (a JSON number's digits or a string's content), or an integer, and returns None for
-what it cannot read.
+Each reader takes the literal text (a JSON number's digits or a string's content), or an integer, and
+returns None for what it cannot read.
 """
 
 import re
@@ -17,7 +17,7 @@ _RFC3339 = re.compile(
     re.ASCII,
 )
 _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?")
-_SCALE = tuple(10 ** (9 - digits) for digits in range(10))
+_SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 Reader = Callable[[str | int], int | None]
@@ -25,10 +25,10 @@ Reader = Callable[[str | int], int | None]
 
 def _unix(digits: int) -> Reader:
     """Return a reader of a unit that is *digits* decimal places above a nanosecond."""
-    factor = 10**digits
+    factor: int = 10**digits
 
     def read(text: str | int) -> int | None:
-        if type(text) is int:
+        if isinstance(text, int):
             return text * factor
         if not text.isascii() or len(text) > 40:
             return None
