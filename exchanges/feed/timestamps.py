@@ -36,7 +36,7 @@ def _unix(digits: int) -> Reader:
             return int(text) * factor
         whole, _, fraction = text.partition(".")
         if whole.isdigit() and fraction.isdigit() and len(fraction) <= digits:
-            return int(whole) * factor + int(fraction) * 10 ** (digits - len(fraction))
+            return int(whole) * factor + int(fraction.ljust(digits, "0"))
         return _unix_decimal(text, digits)
 
     return read
