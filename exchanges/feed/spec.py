@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import jsonschema
 import msgspec
@@ -103,16 +103,17 @@ class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}-rest{self.tag_suffix}"
 
     def simulated(self, base_url: str) -> "FeedSpec":
-        """Return the same row pointed at the simulator, its answers tagged as simulated."""
-        base = urlsplit(base_url)
-        rest = urlsplit(self.rest_url)
-        rest_path = rest.path + (f"?{rest.query}" if rest.query else "")
-        return msgspec.structs.replace(
-            self,
-            ws_url=f"ws://{base.netloc}/ws/{self.name}",
-            rest_url=f"http://{base.netloc}/rest/{self.name}{rest_path}" if self.rest_url else "",
-            tag_suffix="-sim",
-        )
+        """Return the same row pointed at the simulator, its answers tagged as simulated.
+
+        An address on this machine stays: somebody runs an exchange of their own there.
+        """
+        base = urlsplit(base_url).netloc
+        ws_url, rest_url = self.ws_url, self.rest_url
+        if not _is_loopback(ws_url):
+            ws_url = f"ws://{base}/ws/{self.name}"
+        if rest_url and not _is_loopback(rest_url):
+            rest_url = f"http://{base}/rest/{self.name}" + urlunsplit(("", "", *urlsplit(rest_url)[2:]))
+        return msgspec.structs.replace(self, ws_url=ws_url, rest_url=rest_url, tag_suffix="-sim")
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +131,11 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def asked_by_rest(self) -> str:
         return self.rest_symbol or self.symbol
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def parse_feed(
