@@ -67,10 +67,11 @@ def save_feed(*, columns: Mapping[str, Any], author: Author) -> ExchangeFeed:  #
 
 
 @transaction.atomic
-def toggle_feed(*, name: str, enabled: bool, author: Author) -> ExchangeFeed:
-    """Enable or disable a feed. One whose row cannot work may be disabled, not enabled."""
+def toggle_feed(*, name: str, enabled: bool | None = None, author: Author) -> ExchangeFeed:
+    """Enable or disable a feed, or turn it round. One whose row cannot work may be disabled, not enabled."""
     _raise_revision()
     feed = _feed(name)
+    enabled = not feed.enabled if enabled is None else enabled
     if feed.enabled == enabled:
         return feed
     if enabled:
