@@ -34,11 +34,12 @@ def node_services(
 
     if settings.TRINITY_SIMULATOR_URL:
         address = urlsplit(settings.TRINITY_SIMULATOR_URL)
+        port = address.port or settings.TRINITY_SIMULATOR_PORT
 
         async def simulator_listens(pid: int) -> bool:
-            return await accepts(address.hostname or "127.0.0.1", address.port or 80)
+            return await accepts(address.hostname or "127.0.0.1", port)
 
-        yield Service("simulator", (*manage, "runsimulator"), simulator_listens)
+        yield Service("simulator", (*manage, "runsimulator", "--port", str(port)), simulator_listens)
 
     async def feeds_beat(pid: int) -> bool:
         return board.writer_pid == pid and time.monotonic_ns() - board.heartbeat_mono_ns <= BEAT_NS

@@ -22,6 +22,7 @@ WEBSOCKET_FRAME_BYTES = 65_536
 
 class Command(BaseCommand):
     help = "Run one HTTP worker: prices, pages, admin; health and metrics on the health port."
+    requires_system_checks = ()  # the supervisor has made them once for all
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--fd", type=int, help="a listening socket that was inherited")

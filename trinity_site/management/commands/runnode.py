@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from django.core.management.base import BaseCommand, CommandError
 from trinity_site.roles import local_address, node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader
 from trinity_site.supervisor import Service, Supervisor
+
+logger = logging.getLogger(__name__)
 
 COLOURS = (36, 35, 33, 32, 34)
 BACKLOG = 2048
@@ -42,9 +45,12 @@ class Command(BaseCommand):
         supervisor = Supervisor(services, self.line_writer(services))
 
         def on_signal() -> None:
-            if stop.is_set():  # asked a second time: at once, without grace
+            if stop.is_set():
+                logger.warning("Asked a second time: killing what is left")
                 supervisor.kill()
-            stop.set()
+            else:
+                logger.info("Stopping in order; a second signal kills")
+                stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)

@@ -1,0 +1,151 @@
+"""A real node in processes of its own, against the simulator, and ways to look at it and to hurt it."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.services import free_port
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 30.0  # far more than it takes: the machine may be busy
+UNWANTED = ("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "DJANGO_SETTINGS_MODULE", "NO_COLOR")
+
+
+class Node:
+    """One `manage.py runnode` with its children."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.http_port, self.health_port, self.simulator_port = free_port(), free_port(), free_port()
+        self.environment = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
+            "TRINITY_DATA_DIR": str(folder),
+            "CLUSTER_NODE": f"Test{os.getpid()}",
+            "TRINITY_BIND": "127.0.0.1",
+            "TRINITY_HTTP_PORT": str(self.http_port),
+            "TRINITY_HEALTH_PORT": str(self.health_port),
+            "TRINITY_SIMULATOR_URL": f"http://127.0.0.1:{self.simulator_port}",
+            "TRINITY_SIMULATOR_PORT": str(self.simulator_port),
+            **environment,
+        }
+        self.log = folder / "node.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the node was not started"
+        return self._process.pid
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            command = [sys.executable, str(ROOT / "manage.py"), "runnode"]
+            self._process = subprocess.Popen(command, env=self.environment, stdout=output, stderr=output)
+        wait_until(lambda: "is up" in self.log.read_text(), lambda: f"the node did not start: {self.said}")
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """Wait for the supervisor's end and return its status."""
+        assert self._process is not None, "the node was not started"
+        return self._process.wait(timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def clear_away(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            children = self.children()
+            self._process.kill()
+            self._process.wait()
+            for pid in children.values():
+                kill_if_alive(pid)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def children(self) -> dict[str, int]:
+        """Return the process id of each child by its management command."""
+        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        found = {}
+        for pid in map(int, pids):
+            words = read_command(pid)
+            if "manage.py" in " ".join(words):
+                found[next(word for word in words if word.startswith("run"))] = pid
+        return found
+
+    def segments(self) -> list[Path]:
+        return list(Path("/dev/shm").glob(f"trinity-{self.environment['CLUSTER_NODE']}-*"))
+
+    def get(self, path: str, *, timeout_s: float = PATIENCE_S) -> tuple[int, dict[str, Any]]:  # Any: JSON
+        """Ask the node; health paths go to the health port."""
+        port = self.health_port if path.startswith("/health") else self.http_port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def is_live(self) -> bool:
+        """Say whether BTC is answered from the board and the node calls itself ready."""
+        status, price = self.get("/price?asset=BTC")
+        return status == 200 and price["tier"] == 1 and self.get("/health/ready")[0] == 200
+
+
+@contextmanager
+def prepared_node(folder: Path, **environment: str) -> Iterator[Node]:
+    """Give a node with tables and seed rows, not yet started; whatever is left of it is cleared away."""
+    node = Node(folder, **environment)
+    for command in (("migrate", "--verbosity", "0"), ("seed",)):
+        done = node.manage(*command)
+        assert done.returncode == 0, done.stderr
+    try:
+        yield node
+    finally:
+        node.clear_away()
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    problem: Callable[[], str] | str = "it did not happen",
+    *,
+    s: float = PATIENCE_S,
+) -> float:
+    """Ask again and again until *condition* holds; return the seconds it took."""
+    started_s = time.monotonic()
+    while not condition():
+        if time.monotonic() - started_s > timeout_s:
+            raise AssertionError(problem if isinstance(problem, str) else problem())
+        time.sleep(0.02)
+    return time.monotonic() - started_s
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs; a dead one that its parent has not looked at yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def kill_if_alive(pid: int) -> None:
+    if is_alive(pid):
+        os.kill(pid, signal.SIGKILL)
+
+
+def read_command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
