@@ -1,0 +1,87 @@
+"""Parts of a node for benchmarks: a temporary data folder with seeded tables, and the real processes."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_TIMEOUT_S = 30
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class BenchNode:
+    """A data folder of its own and processes that end with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.http_port, self.health_port = free_port(), free_port()
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("TRINITY_", "REDIS", "VALKEY"))},
+            "DJANGO_SETTINGS_MODULE": "trinity_site.settings.dev",
+            "TRINITY_DATA_DIR": str(folder),
+            "CLUSTER_NODE": "Bench",
+            "TRINITY_HTTP_PORT": str(self.http_port),
+            "TRINITY_HEALTH_PORT": str(self.health_port),
+            "TRINITY_ALLOW_LOOPBACK_EXCHANGES": "1",
+            "TRINITY_LOG_LEVEL": "WARNING",
+            "DATABASE_URL": "",
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def manage(self, *arguments: str) -> None:
+        command = [sys.executable, "manage.py", *arguments]
+        subprocess.run(command, cwd=ROOT, env=self.environment, check=True, stdout=subprocess.DEVNULL)
+
+    def start(self, *arguments: str) -> int:
+        """Start `manage.py ARGUMENTS` and return its process id."""
+        command = [sys.executable, "manage.py", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, env=self.environment)
+        self._processes.append(process)
+        return process.pid
+
+    def wait_for_http(self, path: str = "/health/live") -> None:
+        """Wait until the health port answers at all."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=1).close()  # noqa: S310
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def close(self) -> None:
+        for process in reversed(self._processes):
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+
+
+@contextlib.contextmanager
+def bench_node() -> Iterator[BenchNode]:
+    """Yield a node whose tables are those of a fresh start."""
+    folder = Path(tempfile.mkdtemp(prefix="trinity-bench-"))
+    node = BenchNode(folder)
+    try:
+        node.manage("migrate", "--verbosity", "0")
+        node.manage("seed")
+        yield node
+    finally:
+        node.close()
+        shutil.rmtree(folder, ignore_errors=True)
