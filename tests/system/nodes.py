@@ -120,7 +120,7 @@ def wait_until(
     condition: Callable[[], bool],
     problem: Callable[[], str] | str = "it did not happen",
     *,
-    s: float = PATIENCE_S,
+    timeout_s: float = PATIENCE_S,
 ) -> float:
     """Ask again and again until *condition* holds; return the seconds it took."""
     started_s = time.monotonic()
