@@ -11,7 +11,6 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "trinity_site.settings.dev")
 django_application = get_asgi_application()  # sets Django up: what follows needs its models
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.conf import settings  # noqa: E402
@@ -36,9 +35,7 @@ class Application:
         self._site = ProtocolTypeRouter(
             {
                 "http": django_application,
-                "websocket": AllowedHostsOriginValidator(
-                    AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
-                ),
+                "websocket": AllowedHostsOriginValidator(URLRouter(websocket_urlpatterns)),
             }
         )
 

@@ -17,6 +17,7 @@ from pricing.parameters import Parameters
 from pricing.service import PriceService
 from pricing.valkey import Valkey
 from telemetry._counters import CounterReader
+from trinity_site.live import Live, open_live
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters
 
 POLL_S = 0.5  # changed rows show within 2 s
@@ -34,6 +35,7 @@ class Runtime:
     board: BoardReader
     counters: CounterReader
     tables: "TableFollower"
+    live: Live
 
 
 class TableFollower:
@@ -96,7 +98,8 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         api = PriceApi(
             prices, board, counters, totals=totals.totals, health_port=settings.TRINITY_HEALTH_PORT
         )
-        yield Runtime(api, prices, board, totals, tables)
+        live = await stack.enter_async_context(open_live(board, prices.view, parameters))
+        yield Runtime(api, prices, board, totals, tables, live)
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

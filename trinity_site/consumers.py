@@ -1,0 +1,82 @@
+"""The WebSockets of the site: pages only listen. Origins are checked before these are reached (`asgi.py`)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser, User
+
+from trinity_site.live import Broadcast, TooManyWatchers
+
+Scope = MutableMapping[str, Any]  # Any: ASGI's own shape, as in the two lines below
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# RFC 6455 section 7.4 and the registry of close codes.
+POLICY_VIOLATION = 1008
+SIGN_IN_AGAIN = 4000
+
+STAFF_LIFETIME_S = 300.0
+
+
+async def live_prices(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell anybody the prices and exchanges of the home page."""
+    await receive()  # websocket.connect, by the specification
+    await tell(scope["state"]["runtime"].live.prices, receive, send)
+
+
+async def live_feeds(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell the staff how the feeds are, for five minutes: the page then comes back and is looked at again."""
+    await receive()
+    if not await may_view_feeds(scope["user"]):
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return
+    await tell(scope["state"]["runtime"].live.feeds, receive, send, lifetime_s=STAFF_LIFETIME_S)
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a path that is nobody's: Channels would log an error for each."""
+    await receive()
+    await send({"type": "websocket.close"})
+
+
+async def may_view_feeds(user: User | AnonymousUser) -> bool:
+    return user.is_active and user.is_staff and await user.ahas_perm("exchanges.view_exchangefeed")
+
+
+async def tell(
+    broadcast: Broadcast, receive: Receive, send: Send, *, lifetime_s: float | None = None
+) -> None:
+    """Pass a broadcast on until the page leaves, or speaks, or *lifetime_s* is over."""
+    try:
+        with broadcast.watch() as messages:
+            await send({"type": "websocket.accept"})
+            passing = asyncio.create_task(pass_on(messages, send), name="live")
+            try:
+                code = await listen(receive, lifetime_s)
+            finally:
+                passing.cancel()
+                await asyncio.wait([passing])
+            if code is not None:
+                await send({"type": "websocket.close", "code": code})
+    except TooManyWatchers:
+        await send({"type": "websocket.close"})  # before accepting: the page asks /prices instead
+    except OSError:
+        return  # servers raise it for a send after the page has left
+
+
+async def listen(receive: Receive, lifetime_s: float | None) -> int | None:
+    """Wait for the end; return the code to close with, None when the page itself has left."""
+    try:
+        async with asyncio.timeout(lifetime_s):
+            event = await receive()
+    except TimeoutError:
+        return SIGN_IN_AGAIN
+    return POLICY_VIOLATION if event["type"] == "websocket.receive" else None
+
+
+async def pass_on(messages: AsyncIterator[bytes], send: Send) -> None:
+    with contextlib.suppress(OSError):
+        async for message in messages:
+            await send({"type": "websocket.send", "text": message.decode()})

@@ -1,0 +1,156 @@
+"""What open pages watch: a reading of the board once a second, shared by everybody who looks at it.
+
+What is read is in `readings.py`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from exchanges.live import read_live
+from pricing._board import BoardReader
+from pricing.catalogue import PublicView
+from pricing.parameters import Parameters
+from trinity_site.readings import Clock, PublicReading, feed_rows
+
+PUBLIC_WATCHERS = 1_000  # of the 4,000 connections of a worker: watching pages cannot keep questions out
+STAFF_WATCHERS = 100
+INTERVAL_S = 1.0
+SIGN_OF_LIFE_S = 10.0  # a page that hears nothing for longer than this knows that the line is dead
+LOG_EVERY_S = 60.0
+
+Rows = Mapping[str, object]
+
+logger = logging.getLogger(__name__)
+
+
+class TooManyWatchers(Exception):
+    """As many pages watch as this process has room for."""
+
+
+class Broadcast:
+    """Rows under names, read once a second whoever watches, and told as JSON.
+
+    A message is `{"full", "now_ms", "rows", "gone"}`: first everything, then what has changed. Nobody waits
+    for anybody: a slow watcher skips what it missed and is told everything again, so that nothing piles up.
+    """
+
+    def __init__(
+        self, read: Callable[[], Rows], now_ms: Callable[[], int], *, limit: int, on_demand: bool = False
+    ) -> None:
+        self._read = read
+        self._now_ms = now_ms
+        self._limit = limit
+        self._on_demand = on_demand
+        self._watched = asyncio.Event()
+        self._changed = asyncio.Event()  # set once, when `_version` rises, and replaced by a new one
+        self._version = 0
+        self._rows: Rows = {}
+        self._changes = b""
+        self._all: bytes | None = None  # rendered for the first who needs it, of each version
+        self._silent_s = 0.0
+        self.watchers = 0
+
+    async def run(self) -> None:
+        """Read until cancelled; with *on_demand* only while somebody watches."""
+        clock = asyncio.get_running_loop().time
+        logged_s = -LOG_EVERY_S
+        while True:
+            if self._on_demand:
+                await self._watched.wait()
+            try:
+                self.refresh()
+            except Exception:
+                if clock() - logged_s >= LOG_EVERY_S:
+                    logged_s = clock()
+                    logger.exception("The board cannot be read for the pages that watch it")
+            await asyncio.sleep(INTERVAL_S)
+
+    def refresh(self) -> None:
+        """Read once and tell the watchers what is new, or after a while that nothing is."""
+        rows = self._read()
+        changed = {name: row for name, row in rows.items() if self._rows.get(name) != row}
+        gone = [name for name in self._rows if name not in rows]
+        self._silent_s += INTERVAL_S
+        if not changed and not gone and self._silent_s < SIGN_OF_LIFE_S:
+            return
+        self._silent_s = 0.0
+        self._rows = rows
+        self._changes = self._render(changed, gone, full=False)
+        self._all = None
+        self._version += 1
+        woken, self._changed = self._changed, asyncio.Event()
+        woken.set()
+
+    @contextmanager
+    def watch(self) -> Iterator[AsyncIterator[bytes]]:
+        """Take a place among the watchers, for their messages. Raises TooManyWatchers."""
+        if self.watchers >= self._limit:
+            raise TooManyWatchers
+        if self.watchers == 0 and self._on_demand:
+            self.refresh()  # what was read for the last watcher may be long past
+        self.watchers += 1
+        self._watched.set()
+        try:
+            yield self._messages()
+        finally:
+            self.watchers -= 1
+            if self.watchers == 0:
+                self._watched.clear()
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        told = -1
+        while True:
+            if told == self._version:
+                await self._changed.wait()
+            message = self._changes if told == self._version - 1 and told >= 0 else self._everything()
+            told = self._version
+            yield message
+
+    def _everything(self) -> bytes:
+        if self._all is None:
+            self._all = self._render(self._rows, [], full=True)
+        return self._all
+
+    def _render(self, rows: Rows, gone: list[str], *, full: bool) -> bytes:
+        message = {"full": full, "now_ms": self._now_ms(), "rows": rows, "gone": gone}
+        return msgspec.json.encode(message)
+
+
+class Live(NamedTuple):
+    """What one process tells the pages that watch."""
+
+    reading: PublicReading
+    prices: Broadcast
+    feeds: Broadcast
+
+
+@asynccontextmanager
+async def open_live(board: BoardReader, view: PublicView, parameters: Parameters) -> AsyncIterator[Live]:
+    """Keep reading the board for the pages until the context is left."""
+    clock = Clock(time.monotonic_ns)
+    reading = PublicReading(board, view, parameters, clock)
+
+    def read_feeds() -> Rows:
+        return feed_rows(read_live(board, (), mono_ns=clock.mono_ns(), parameters=parameters), clock)
+
+    live = Live(
+        reading,
+        Broadcast(reading.read, clock.now_ms, limit=PUBLIC_WATCHERS),
+        Broadcast(read_feeds, clock.now_ms, limit=STAFF_WATCHERS, on_demand=True),
+    )
+    tasks = [
+        asyncio.create_task(live.prices.run(), name="live:prices"),
+        asyncio.create_task(live.feeds.run(), name="live:feeds"),
+    ]
+    try:
+        yield live
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -1,0 +1,157 @@
+"""What the pages show of the board, as rows of plain values. Sans-I/O: the clock is passed in.
+
+A row holds no age but `at_ms`, when its trade was on the clock of `Clock.now_ms`: so it changes only when
+something happens, and a page lets the age grow by itself.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from exchanges.live import Live
+from pricing.catalogue import PublicView
+from pricing.health import exchange_ages_ms
+from pricing.parameters import MS, Parameters
+
+# The majors, in the order in which people look for them.
+SHOWN_ASSETS = ("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC", "BCH")
+TRAIL_POINTS = 60
+
+Row = dict[str, object]
+
+
+class Price(Protocol):
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def quote(self) -> str: ...
+    @property
+    def price(self) -> str: ...
+    def age_ns(self, mono_ns: int, /) -> int: ...
+
+
+class ExchangeRow(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def ticks(self) -> int: ...
+    @property
+    def last_tick_mono_ns(self) -> int: ...
+
+
+class Board(Protocol):
+    def all(self, asset: str) -> Sequence[Price]: ...
+    def exchanges(self) -> Sequence[ExchangeRow]: ...
+
+
+class Clock:
+    """Milliseconds since this object was made: pages need differences, and uptimes are nobody's affair."""
+
+    def __init__(self, mono_ns: Callable[[], int]) -> None:
+        self.mono_ns = mono_ns
+        self._start_ns = mono_ns()
+
+    def now_ms(self) -> int:
+        return self.at_ms(self.mono_ns())
+
+    def at_ms(self, mono_ns: int) -> int:
+        return (mono_ns - self._start_ns) // MS
+
+
+class PublicReading:
+    """Prices of the shown assets, each with its trail of the last minute, and the state of every exchange."""
+
+    def __init__(self, board: Board, view: PublicView, parameters: Parameters, clock: Clock) -> None:
+        self._board = board
+        self._view = view
+        self._parameters = parameters
+        self._clock = clock
+        self.trails: dict[str, deque[str]] = {asset: deque(maxlen=TRAIL_POINTS) for asset in SHOWN_ASSETS}
+
+    def read(self) -> Mapping[str, Row]:
+        """Return the rows `price/<asset>` and `exchange/<name>`, and let the trails grow by one point."""
+        mono_ns = self._clock.mono_ns()
+        rows = {f"price/{asset}": row for asset, row in self.prices(mono_ns).items()}
+        for asset, trail in self.trails.items():
+            row = rows.get(f"price/{asset}")
+            if row is not None:
+                trail.append(str(row["price"]))
+        ages_ms = exchange_ages_ms(self._board, mono_ns)
+        for name, info in self._view.catalogue().exchanges.items():
+            rows[f"exchange/{name}"] = {
+                "name": info.display_name,
+                "state": state_of(ages_ms.get(name), self._parameters.price_ttl_ms),
+            }
+        return rows
+
+    def prices(self, mono_ns: int) -> dict[str, Row]:
+        """Return the shown assets of which a price is known, however old it is."""
+        exchanges = self._view.catalogue().exchanges
+        rows: dict[str, Row] = {}
+        for asset in SHOWN_ASSETS:
+            price = self._choose(asset, mono_ns)
+            if price is not None:
+                rows[asset] = {
+                    "price": price.price,
+                    "quote": price.quote,
+                    "exchange": exchanges[price.exchange].display_name,
+                    "source": price.source,
+                    "at_ms": self._clock.at_ms(mono_ns - price.age_ns(mono_ns)),
+                }
+        return rows
+
+    def _choose(self, asset: str, mono_ns: int) -> Price | None:
+        """Choose as /price does: the home exchange's while it is fresh, else the freshest."""
+        known = {price.exchange: price for price in self._board.all(asset)}
+        listed = [known[name] for name in self._view.exchanges_of(asset) if name in known]
+        if not listed:
+            return None
+        if listed[0].age_ns(mono_ns) <= self._parameters.price_ttl_ms * MS:
+            return listed[0]
+        return min(listed, key=lambda price: price.age_ns(mono_ns))
+
+
+def state_of(age_ms: int | None, ttl_ms: int) -> str:
+    """Name what an exchange's newest tick of that age means to a visitor."""
+    if age_ms is None:
+        return "silent"
+    return "live" if age_ms <= ttl_ms else "delayed"
+
+
+def feed_rows(live: Live, clock: Clock) -> Mapping[str, Row]:
+    """Return a row `feed/<name>` per feed for the command centre, and under `node` whether the feeds report."""
+    now_ms = clock.now_ms()
+    rows: dict[str, Row] = {"node": {"reporting": live.reporting, "explanation": live.explanation}}
+    for name, feed in live.feeds.items():
+        age_ms = feed.last_tick_age_ms
+        rows[f"feed/{name}"] = {
+            "state": feed.state,
+            "detail": feed.detail,
+            "at_ms": None if age_ms is None else now_ms - age_ms,
+            "ticks": feed.ticks,
+            "symbols": feed.status.symbols,
+            "live": feed.status.live,
+            "refused": sum(feed.status.refusals.values()),
+            "refused_symbols": len(feed.status.refused_symbols),
+            "reconnects": feed.status.reconnects,
+            "stuck": len(feed.status.stuck_assets),
+        }
+    return rows
+
+
+def trail_points(trail: Iterable[str], *, width: int, height: int) -> str:
+    """Return the points of an SVG polyline: the newest at the right edge, scaled to the trail's own range."""
+    values = [float(price) for price in trail]  # a picture: a few digits will do
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    middle = high == low
+    left = TRAIL_POINTS - len(values)
+    return " ".join(
+        f"{(left + number) * width / (TRAIL_POINTS - 1):.1f},"
+        f"{height / 2 if middle else height - 2 - (value - low) * (height - 4) / span:.1f}"
+        for number, value in enumerate(values)
+    )
