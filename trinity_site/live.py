@@ -137,7 +137,8 @@ async def open_live(board: BoardReader, view: PublicView, parameters: Parameters
     reading = PublicReading(board, view, parameters, clock)
 
     def read_feeds() -> Rows:
-        return feed_rows(read_live(board, (), mono_ns=clock.mono_ns(), parameters=parameters), clock)
+        now = read_live(board, (), mono_ns=clock.mono_ns(), parameters=parameters)
+        return feed_rows(now, board.exchanges(), clock)
 
     live = Live(
         reading,

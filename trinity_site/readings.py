@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from exchanges.live import Live
+from pricing import health
 from pricing.catalogue import PublicView
-from pricing.health import exchange_ages_ms
+from pricing.health import ExchangeRow, exchange_ages_ms
 from pricing.parameters import MS, Parameters
 
 # The majors, in the order in which people look for them.
@@ -32,18 +33,8 @@ class Price(Protocol):
     def age_ns(self, mono_ns: int, /) -> int: ...
 
 
-class ExchangeRow(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def ticks(self) -> int: ...
-    @property
-    def last_tick_mono_ns(self) -> int: ...
-
-
-class Board(Protocol):
+class Board(health.Board, Protocol):
     def all(self, asset: str) -> Sequence[Price]: ...
-    def exchanges(self) -> Sequence[ExchangeRow]: ...
 
 
 class Clock:
@@ -120,16 +111,16 @@ def state_of(age_ms: int | None, ttl_ms: int) -> str:
     return "live" if age_ms <= ttl_ms else "delayed"
 
 
-def feed_rows(live: Live, clock: Clock) -> Mapping[str, Row]:
-    """Return a row `feed/<name>` per feed for the command centre, and under `node` whether the feeds report."""
-    now_ms = clock.now_ms()
+def feed_rows(live: Live, exchanges: Iterable[ExchangeRow], clock: Clock) -> Mapping[str, Row]:
+    """Return a row `feed/<name>` per feed, and under `node` whether the feed process reports."""
+    last_ns = {row.name: row.last_tick_mono_ns for row in exchanges}
     rows: dict[str, Row] = {"node": {"reporting": live.reporting, "explanation": live.explanation}}
     for name, feed in live.feeds.items():
-        age_ms = feed.last_tick_age_ms
+        then_ns = last_ns.get(name)
         rows[f"feed/{name}"] = {
             "state": feed.state,
             "detail": feed.detail,
-            "at_ms": None if age_ms is None else now_ms - age_ms,
+            "at_ms": clock.at_ms(then_ns) if then_ns else None,
             "ticks": feed.ticks,
             "symbols": feed.status.symbols,
             "live": feed.status.live,
