@@ -1,4 +1,4 @@
-"""A process that writes one slot of a board as fast as it can: ``python -m tests.pricing.board_writer DATA_DIR``."""
+"""A process that writes one slot of a board as fast as it can: ``python -m tests.pricing.board_writer DIR``."""
 
 from __future__ import annotations
 
