@@ -17,6 +17,7 @@ import httpcore
 
 from exchanges.addresses import HTTP, Resolver, check_url, open_socket, resolve, tls_context
 from exchanges.exceptions import AddressRefused
+from exchanges.feed.connection import Network
 from exchanges.feed.decode import RestRule
 from exchanges.feed.spec import FeedSpec, Listing
 from pricing.service import FallbackError, FallbackPrice
@@ -105,7 +106,9 @@ class RestClient:
             raise FallbackError("rate_limited")
         with _reasons():
             async with asyncio.timeout(self._timeout_s):
-                body = await self._get(asked.pool, asked.rule.url(symbol))
+                url = asked.rule.url(symbol)
+                check_url(url, schemes=HTTP, allow_loopback=self._allow_loopback)
+                body = await _ask(asked.pool, "GET", url)
         tick = asked.rule.read(body, symbol)
         if isinstance(tick, str):
             raise FallbackError(tick)
@@ -135,17 +138,35 @@ class RestClient:
             network_backend=self._backend,
         )
 
-    async def _get(self, pool: httpcore.AsyncConnectionPool, url: str) -> bytes:
-        check_url(url, schemes=HTTP, allow_loopback=self._allow_loopback)
-        async with pool.stream("GET", url, headers=list(_HEADERS)) as response:
-            if response.status != 200:
-                raise FallbackError(f"http_{response.status}")
-            body = bytearray()
-            async for part in response.aiter_stream():
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    raise FallbackError("too_large")
-            return bytes(body)
+
+async def ask_token(url: str, network: Network) -> bytes:
+    """Return what a POST without a body answers: how some exchanges give out a feed's address.
+
+    Raise AddressRefused, or OSError with the reason.
+    """
+    check_url(url, schemes=HTTP, allow_loopback=network.allow_loopback)
+    backend = _CheckedBackend(allow_loopback=network.allow_loopback, resolver=network.resolver)
+    try:
+        with _reasons():
+            async with (
+                asyncio.timeout(network.open_timeout_s),
+                httpcore.AsyncConnectionPool(ssl_context=network.tls, network_backend=backend) as pool,
+            ):
+                return await _ask(pool, "POST", url)
+    except FallbackError as error:
+        raise ConnectionError(f"no token from {url}: {error.reason}") from error
+
+
+async def _ask(pool: httpcore.AsyncConnectionPool, method: str, url: str) -> bytes:
+    async with pool.stream(method, url, headers=list(_HEADERS)) as response:
+        if response.status != 200:
+            raise FallbackError(f"http_{response.status}")
+        body = bytearray()
+        async for part in response.aiter_stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise FallbackError("too_large")
+        return bytes(body)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,156 @@
+"""From a feed's ticks to the board: which slot a symbol writes, what the guard says, and what was refused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from exchanges.feed.decode import Fault
+from exchanges.feed.guard import PASS, Guard
+from exchanges.feed.spec import FeedSpec, Listing
+from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS, RefusedTick
+from pricing._board import BoardWriter, Price
+from pricing.exceptions import BoardFull
+from pricing.tick import Tick
+
+SECOND_NS: Final = 10**9
+PEER_FRESH_NS: Final = 30 * SECOND_NS
+KEPT_PER_REASON: Final = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Target(NamedTuple):
+    """Where a symbol's ticks go."""
+
+    slot: int
+    asset: str
+
+
+class Intake:
+    """One exchange's way to the board. A Sink of its connections."""
+
+    def __init__(self, spec: FeedSpec, board: BoardWriter) -> None:
+        self.written = 0
+        self.refusals: Counter[str] = Counter()
+        self.homeless: dict[str, str] = {}
+        """Symbols that the board has no room for, and why."""
+        self._name = spec.name
+        self._board = board
+        self._targets: dict[str, Target] = {}
+        self._folded: dict[str, Target] = {}
+        self._recent: dict[str, deque[RefusedTick]] = {}
+        self._started_mono_ns = time.monotonic_ns()
+        quirks = spec.quirks
+        self._guard = Guard(max_jump_percent=quirks.max_jump_percent, tie=quirks.tie, peers=self._peers)
+        board.set_exchange(spec.name, source=spec.source, quote=spec.quote_currency)
+
+    @property
+    def assets(self) -> set[str]:
+        return {target.asset for target in self._targets.values()}
+
+    def follow(self, listings: Iterable[Listing]) -> tuple[list[str], list[str]]:
+        """Take over the listings to subscribe; return the symbols that are new, and those that are gone.
+
+        The price of what is gone leaves the board.
+        """
+        wanted = {row.symbol: row.asset for row in listings}
+        gone = [symbol for symbol, target in self._targets.items() if wanted.get(symbol, "") != target.asset]
+        self.homeless.clear()
+        for symbol in gone:
+            self._guard.forget(symbol)
+            self._board.remove(self._targets.pop(symbol).asset, self._name)
+        new = [symbol for symbol in wanted if symbol not in self._targets]
+        new = [symbol for symbol in new if self._place(symbol, wanted[symbol])]
+        self._folded = {symbol.casefold(): target for symbol, target in self._targets.items()}
+        return new, gone
+
+    def _place(self, symbol: str, asset: str) -> bool:
+        try:
+            self._targets[symbol] = Target(self._board.place(asset, self._name), asset)
+        except BoardFull as error:
+            self.homeless[symbol] = str(error)
+            logger.error("No slot on the board for %s at %s: %s", asset, self._name, error)
+            return False
+        return True
+
+    def close(self, *, keep: Collection[str]) -> None:
+        """Let nothing more through (a connection that is being closed may still deliver).
+
+        Only the prices of the assets *keep* stay on the board.
+        """
+        for asset in self.assets - set(keep):
+            self._board.remove(asset, self._name)
+        self._targets, self._folded = {}, {}
+
+    # What connections deliver (Sink)
+
+    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> None:
+        targets, judge, write = self._targets, self._guard.judge, self._board.write
+        for tick in ticks:
+            target = targets.get(tick.symbol) or self._folded.get(tick.symbol.casefold())
+            if target is None:
+                continue
+            reason = judge(tick, wall_ns)
+            if reason == PASS:
+                write(target.slot, tick.price, tick.traded_ns or wall_ns, wall_ns, mono_ns)
+                self.written += 1
+            else:
+                self._refuse(reason, tick.symbol, f"{tick.price} traded {tick.traded_ns}", wall_ns)
+
+    def faults(self, faults: Sequence[Fault], wall_ns: int) -> None:
+        for fault in faults:
+            self._refuse(fault.reason, fault.symbol, fault.detail, wall_ns)
+
+    def _refuse(self, reason: str, symbol: str, detail: str, wall_ns: int) -> None:
+        self.refusals[reason] += 1
+        kept = self._recent.setdefault(reason, deque(maxlen=KEPT_PER_REASON))
+        kept.append(RefusedTick(wall_ns, symbol, reason, detail[:TEXT_CHARACTERS]))
+
+    # What the heartbeat asks
+
+    def release_confirmed(self, wall_ns: int, mono_ns: int) -> None:
+        """Write the held prices that another exchange has confirmed since."""
+        for tick in self._guard.confirmed(wall_ns):
+            target = self._targets.get(tick.symbol) or self._folded.get(tick.symbol.casefold())
+            if target is not None:
+                self._board.write(target.slot, tick.price, tick.traded_ns or wall_ns, wall_ns, mono_ns)
+                self.written += 1
+
+    def recent_refusals(self) -> list[RefusedTick]:
+        """Return the last ones, oldest first; no reason crowds out another."""
+        every = [tick for kept in self._recent.values() for tick in kept]
+        return sorted(every, key=lambda tick: tick.at_ns)[-RECENT_REFUSALS:]
+
+    def stuck_assets(self, mono_ns: int, *, stuck_after_ns: int, peer_fresh_ns: int) -> list[str]:
+        """Return the assets that trade elsewhere, but have not been heard of here for *stuck_after_ns*.
+
+        Elsewhere is two other exchanges, or the only other one.
+        """
+        since_ns = mono_ns - stuck_after_ns
+        if self._started_mono_ns > since_ns:
+            return []
+        return sorted(
+            asset for asset in self.assets if self._is_stuck(asset, since_ns, mono_ns - peer_fresh_ns)
+        )
+
+    def _is_stuck(self, asset: str, since_ns: int, peer_since_ns: int) -> bool:
+        prices = self._board.all(asset)
+        if any(price.exchange == self._name and price.received_mono_ns >= since_ns for price in prices):
+            return False
+        peers = [price for price in prices if price.exchange != self._name]
+        moving = sum(price.received_mono_ns >= peer_since_ns for price in peers)
+        return moving >= min(2, max(1, len(peers)))
+
+    def _peers(self, symbol: str) -> list[str]:
+        target = self._targets.get(symbol) or self._folded.get(symbol.casefold())
+        if target is None:
+            return []
+        mono_ns = time.monotonic_ns()
+        return [price.price for price in self._board.all(target.asset) if self._is_peer(price, mono_ns)]
+
+    def _is_peer(self, price: Price, mono_ns: int) -> bool:
+        return price.exchange != self._name and price.age_ns(mono_ns) <= PEER_FRESH_NS
