@@ -7,16 +7,18 @@ returns None for what it cannot read.
 import re
 from calendar import timegm
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Context, Decimal
 
 FIRST_PLAUSIBLE_NS = 1_230_768_000 * 10**9  # 2009-01-01: before that no coin had traded
 LAST_PLAUSIBLE_NS = 2**63 - 1  # 2262: what a signed 64-bit field on the board holds
 
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d{2}):(\d{2}))",
+    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9})\d*)?"
+    r"(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))",
     re.ASCII,
 )
 _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?")
+_EXACT = Context(prec=60)  # 40 characters never round
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -46,7 +48,7 @@ def _unix_decimal(text: str, digits: int) -> int | None:
     """Read a number with an exponent or more places than a nanosecond has; those are cut."""
     if not _NUMBER.fullmatch(text):
         return None
-    return int(Decimal(text).scaleb(digits))
+    return int(_EXACT.scaleb(Decimal(text), digits))
 
 
 def rfc3339() -> Reader:
@@ -57,7 +59,7 @@ def rfc3339() -> Reader:
         nonlocal second, second_ns
         if not isinstance(text, str):
             return None
-        if text[:20] == second and text[-1] == "Z":
+        if second and text[:20] == second and text[-1] == "Z":
             fraction = text[20:-1]
             if fraction.isdigit() and fraction.isascii() and len(fraction) <= 9:
                 return second_ns + int(fraction) * _SCALE[len(fraction)]
@@ -78,7 +80,12 @@ def parse_rfc3339(text: str) -> int | None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
     if not (
-        1 <= month <= 12 and 1 <= day <= _days(year, month) and hour < 24 and minute < 60 and second <= 60
+        year
+        and 1 <= month <= 12
+        and 1 <= day <= _days(year, month)
+        and hour < 24
+        and minute < 60
+        and second <= 60
     ):
         return None
     seconds = timegm((year, month, day, hour, minute, second, 0, 0, 0))
