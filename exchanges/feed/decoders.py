@@ -183,7 +183,7 @@ class _Builder:
             try:
                 root = decode(frame)
                 return read(root, rows(root)) if holds is None or holds(root) else None
-            except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+            except (msgspec.DecodeError, UnicodeError, RecursionError, AttributeError):
                 return None
 
         return decoder

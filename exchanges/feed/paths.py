@@ -18,7 +18,7 @@ EVERY: Final = object()
 MISSING: Final = object()
 
 Step = object  # a key (str), a place (int), ANY_KEY or EVERY
-_TOKEN = re.compile(r"\.?(?P<any>\*)|\.?(?P<key>[^.\[\]*|$\s]+)|\[(?P<place>-?\d{1,4}|\*)\]")
+_TOKEN = re.compile(r"\.?(?P<any>\*)|\.?(?P<key>[^.\[\]*|$\s]+)|\[(?P<place>-?[0-9]{1,4}|\*)\]")
 _MAX_STEPS = 12
 
 
@@ -46,7 +46,11 @@ def _refuse_constant(name: str) -> object:
 
 def load(frame: str | bytes) -> object:
     """Decode JSON keeping every number as its text; raise ValueError or RecursionError for anything else."""
-    return json.loads(frame, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+    text = frame if isinstance(frame, str) else str(frame, "utf-8")
+    document = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair could never be sent on
+    return document
 
 
 def parse(text: str) -> tuple[Step, ...]:
