@@ -14,7 +14,8 @@ from typing import Final, Literal
 from pricing.tick import Tick
 
 FUTURE_NS: Final = 5 * 10**9
-MAX_HELD_NS: Final = 60 * 10**9  # a held price that nobody confirmed for so long is forgotten
+# So long a peer can still confirm a held price. As the first of two trades it counts on: a rare symbol must move.
+MAX_HELD_NS: Final = 60 * 10**9
 
 # Reasons, as they are counted and shown. The empty reason lets the tick through.
 PASS: Final = ""
@@ -50,7 +51,8 @@ class Guard:
 
     def __init__(self, *, max_jump_percent: int, tie: Literal["id", "place"], peers: Peers) -> None:
         self._jump = Decimal(max_jump_percent) / 100
-        self._calm = self._jump / 4  # two prices this near to one anchor are within the limit of each other
+        # Two prices this near to one anchor are within the limit of each other: (1 + c)/(1 - c) <= 1 + jump.
+        self._calm = min(self._jump / 4, Decimal("0.5"))
         self._tie_by_id = tie == "id"
         self._peers = peers
         self._tracks: dict[str, _Track] = {}
@@ -79,11 +81,9 @@ class Guard:
         ticks = []
         for track in self._tracks.values():
             held = track.held
-            if held is None:
+            if held is None or wall_ns - track.held_ns > MAX_HELD_NS:
                 continue
-            if wall_ns - track.held_ns > MAX_HELD_NS:
-                track.held = None
-            elif self._near_a_peer(held.symbol, Decimal(held.price)):
+            if self._near_a_peer(held.symbol, Decimal(held.price)):
                 ticks.append(held)
         return [tick for tick in ticks if self.judge(tick, wall_ns) == PASS]
 
