@@ -24,6 +24,7 @@ PING: Final = object()
 SECOND: Final = 10**9
 MAX_FRAME_BYTES: Final = 2**20
 MAX_FAULTS: Final = 100
+MAX_MESSAGE: Final = 500  # of a refusal's text: a pattern takes the square of its length
 RECONNECT_AFTER_NOTICE_S: Final = (
     5.0  # after maintenance Kraken asks for no faster than every 5 s; none of the others minds
 )
@@ -65,7 +66,9 @@ class FeedProtocol:
         self._outgoing: list[str | object] = []
         self._queue: deque[Frame] = deque()
         self._ids = 0
+        self._is_open = False
         self._opened_mono_ns = 0
+        self._listening_mono_ns = 0  # since then trades are to be expected
         self._last_frame_mono_ns = 0
         self._next_send_mono_ns = 0
         self._next_ping_mono_ns = 0
@@ -76,11 +79,13 @@ class FeedProtocol:
 
     def opened(self, wall_ns: int, mono_ns: int) -> None:
         """The socket is open: subscribe, now or when the row allows."""
-        self._opened_mono_ns = self._last_frame_mono_ns = mono_ns
+        self._is_open = True
+        self._opened_mono_ns = self._listening_mono_ns = self._last_frame_mono_ns = mono_ns
         self._next_send_mono_ns = mono_ns + int(self._quirks.connect.delay_s * SECOND)
         if self.spec.ping_interval_s:
             self._next_ping_mono_ns = mono_ns + int(self.spec.ping_interval_s * SECOND)
-        self._ask([list(self._subscriptions.states)], wall_ns)
+        if self._subscriptions.states:
+            self._ask([list(self._subscriptions.states)], wall_ns)
         self._send_queued(mono_ns)
 
     def receive(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
@@ -89,8 +94,11 @@ class FeedProtocol:
         ``faults`` grows by those that cannot be read.
         """
         self._last_frame_mono_ns = mono_ns
-        if self._is_gzip and isinstance(frame, bytes):
-            frame = _inflate(frame)
+        if isinstance(frame, bytes):
+            try:
+                frame = str(_inflate(frame) if self._is_gzip else frame, "utf-8")
+            except ValueError:
+                return self._unreadable(frame)
         for read in self._read:
             ticks = read(frame)
             if ticks is not None:
@@ -107,8 +115,6 @@ class FeedProtocol:
         if due := self._subscriptions.due(mono_ns):
             self._ask(due, wall_ns)
             self._send_queued(mono_ns)
-            for symbols in due:
-                self._subscriptions.retried(symbols[0])
         for deadline, reason in self._limits():
             if mono_ns >= deadline and self.hangup is None:
                 self.hangup = Hangup(reason)
@@ -130,8 +136,8 @@ class FeedProtocol:
         return frames
 
     def subscribe(self, symbols: Iterable[str], wall_ns: int, mono_ns: int) -> None:
-        """Ask for more symbols on the open connection."""
-        if new := self._subscriptions.add(symbols):
+        """Ask for more symbols: now on an open connection, else with the others once it opens."""
+        if (new := self._subscriptions.add(symbols)) and self._is_open:
             self._ask([new], wall_ns)
             self._send_queued(mono_ns)
 
@@ -140,8 +146,10 @@ class FeedProtocol:
         ignored).
         """
         gone = self._subscriptions.drop(symbols)
-        if not gone or not self._quirks.unsubscribe_template:
-            return not gone
+        if not gone or not self._is_open:
+            return True
+        if not self._quirks.unsubscribe_template:
+            return False
         for frame in self._render(self._quirks.unsubscribe_template, gone, wall_ns):
             self._queue.append(Frame(frame.text))
         self._send_queued(mono_ns)
@@ -187,21 +195,24 @@ class FeedProtocol:
 
     # Everything else
 
-    def _receive_other(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
-        if _is_text(frame, self._quirks.pong_text):
+    def _receive_other(self, frame: str, wall_ns: int, mono_ns: int) -> list[Tick]:
+        if frame and frame == self._quirks.pong_text:
             self.counts["pong"] += 1
             return []
         try:
             document = load(frame)
         except (ValueError, RecursionError):
-            self.counts["bad_json"] += 1
-            self.faults.append(Fault("bad_json", "", _excerpt(frame)))
-            return []
+            return self._unreadable(frame)
         for reader in self._readers:
             ticks = reader.read_document(document)
             if ticks is not None:
                 return self._accept(ticks, mono_ns)
         self._control(document, wall_ns, mono_ns)
+        return []
+
+    def _unreadable(self, frame: str | bytes) -> list[Tick]:
+        self.counts["bad_json"] += 1
+        self.faults.append(Fault("bad_json", "", _excerpt(frame)))
         return []
 
     def _compile_controls(self) -> list[Control]:
@@ -239,10 +250,10 @@ class FeedProtocol:
         self.counts["other"] += 1
 
     def _on_refusal(self, rule: RefusalRule, document: object, wall_ns: int, mono_ns: int) -> None:
-        message = _text_at(rule.message_path, document) or json.dumps(document)[:200]
+        message = (_text_at(rule.message_path, document) or _written(document))[:MAX_MESSAGE]
         symbol = _text_at(rule.symbol_path, document)
         if not symbol and rule.symbol_pattern and (found := re.search(rule.symbol_pattern, message)):
-            symbol = found[1]
+            symbol = found[1] or ""
         again = self._subscriptions.refused(
             symbol, message, whole=rule.scope == "frame", already=rule.already, mono_ns=mono_ns
         )
@@ -252,9 +263,8 @@ class FeedProtocol:
         self._send_queued(mono_ns)
 
     def _on_ack(self, rule: AckRule, document: object, wall_ns: int, mono_ns: int) -> None:
-        named = [str(name) for name in Path(rule.symbol_path).every(document)] if rule.symbol_path else []
-        if named or not rule.symbol_path:
-            self._subscriptions.acknowledged(named)
+        named = Path(rule.symbol_path).every(document) if rule.symbol_path else None
+        self._subscriptions.acknowledged(named and [str(name) for name in named if isinstance(name, str)])
 
     def _on_channel(self, document: object, wall_ns: int, mono_ns: int) -> None:
         assert self._quirks.channel is not None
@@ -268,12 +278,12 @@ class FeedProtocol:
         self.hangup = Hangup("the exchange asked to reconnect", RECONNECT_AFTER_NOTICE_S)
 
     def _on_pause(self, document: object, wall_ns: int, mono_ns: int) -> None:
-        self.paused = json.dumps(document)[:200]
+        self.paused = _written(document)[:200]
 
     def _on_resume(self, document: object, wall_ns: int, mono_ns: int) -> None:
         if self.paused:
             self.paused = ""
-            self._opened_mono_ns = mono_ns  # silence counts from now on
+            self._listening_mono_ns = mono_ns  # silence counts from now on
 
     def _on_reply(self, reply: Reply, document: object, wall_ns: int, mono_ns: int) -> None:
         frame = _REPLY_PLACEHOLDER.sub(lambda found: _json_at(found[1], document), reply.frame)
@@ -284,6 +294,7 @@ class FeedProtocol:
     def _ask(self, groups: Iterable[Sequence[str]], wall_ns: int) -> None:
         size = self.spec.symbols_per_frame
         for group in groups:
+            self._subscriptions.queued(group)
             chunks = [group[at : at + size] for at in range(0, len(group), size)] if size else [group]
             for number, chunk in enumerate(chunks):
                 frames = self._render(self.spec.subscribe_template, chunk, wall_ns)
@@ -316,7 +327,7 @@ class FeedProtocol:
         quirks = self._quirks
         limits: list[tuple[int, str]] = []
         if not self.paused:
-            heard = max(self.last_tick_mono_ns, self._opened_mono_ns)
+            heard = max(self.last_tick_mono_ns, self._listening_mono_ns)
             limits.append(
                 (heard + int(quirks.silence_limit_s * SECOND), f"no trade for {quirks.silence_limit_s:g} s")
             )
@@ -342,12 +353,17 @@ def _nothing(document: object, wall_ns: int, mono_ns: int) -> None:
     """A pong says that the line is alive, which its arrival has said already."""
 
 
-def _is_text(frame: str | bytes, text: str) -> bool:
-    return bool(text) and (frame == text if isinstance(frame, str) else frame == text.encode())
-
-
 def _excerpt(frame: str | bytes) -> str:
-    return (frame if isinstance(frame, str) else frame[:200].decode("utf-8", "replace"))[:80]
+    start = frame[:80].encode("utf-8", "replace") if isinstance(frame, str) else frame[:80]
+    return start.decode("utf-8", "replace")
+
+
+def _written(value: object) -> str:
+    """Return a value as JSON; null for one that is nested too deeply to be written."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "null"
 
 
 def _text_at(path: str, document: object) -> str:
@@ -359,16 +375,16 @@ def _json_at(path: str, document: object) -> str:
     value = Path(path).first(document)
     if isinstance(value, Number):
         return str(value)
-    return "null" if value is MISSING else json.dumps(value)
+    return "null" if value is MISSING else _written(value)
 
 
 def _inflate(frame: bytes) -> bytes:
-    """Inflate a gzip frame up to the size limit; what is longer or broken comes back empty and counts as bad
-    JSON.
-    """
+    """Inflate a gzip frame; raise ValueError when it is broken, over the limit, or cut: the checksum ends it."""
     inflater = zlib.decompressobj(wbits=31)
     try:
         text = inflater.decompress(frame, MAX_FRAME_BYTES)
-    except zlib.error:
-        return b""
-    return b"" if inflater.unconsumed_tail else text
+    except zlib.error as error:
+        raise ValueError("broken gzip") from error
+    if not inflater.eof:
+        raise ValueError("cut or too long")
+    return text

@@ -71,6 +71,12 @@ class Subscriptions:
         self._fold()
         return gone
 
+    def queued(self, symbols: Iterable[str]) -> None:
+        """Take note that a frame waits to be sent: until then nothing is due for its symbols."""
+        for symbol in symbols:
+            if (state := self.states.get(symbol)) and state.state in ("asked", "refused"):
+                state.state = "waiting"
+
     def asked(self, frame: Frame, mono_ns: int) -> None:
         """Take note that *frame* was sent."""
         if not frame.symbols:
@@ -80,11 +86,12 @@ class Subscriptions:
             if (state := self.states.get(symbol)) and state.state != "live":
                 state.state, state.asked_mono_ns = "asked", mono_ns
 
-    def acknowledged(self, named: Iterable[str]) -> None:
-        """Confirm the symbols that the frame names; without names, those of the oldest open request."""
-        symbols = [state.symbol for name in named if (state := self.find(name))]
-        if not symbols and self._open:
-            symbols = self._open.popleft().symbols
+    def acknowledged(self, named: Iterable[str] | None) -> None:
+        """Confirm the symbols that the frame names; where it names none (None), the oldest open request's."""
+        if named is None:
+            symbols = self._open.popleft().symbols if self._open else []
+        else:
+            symbols = [state.symbol for name in named if (state := self.find(name))]
         for symbol in symbols:
             self._answer(symbol)
             state = self.states.get(symbol)
@@ -129,7 +136,11 @@ class Subscriptions:
 
     def due(self, mono_ns: int) -> list[list[str]]:
         """Return symbols to ask for again, each alone: refused long ago, or asked and never heard of."""
-        return [[state.symbol] for state in self.states.values() if 0 < self._retry_at(state) <= mono_ns]
+        due = [state for state in self.states.values() if 0 < self._retry_at(state) <= mono_ns]
+        for state in due:
+            if state.state == "asked":
+                state.refusals += 1  # silence, like a refusal, makes the next pause longer
+        return [[state.symbol] for state in due]
 
     def next_retry(self) -> int | None:
         """Return the monotonic time of the next retry."""
@@ -141,11 +152,6 @@ class Subscriptions:
         if state.state == "asked" and self._quirks.acks and not state.last_tick_mono_ns:
             return state.asked_mono_ns + int(self._quirks.confirm_s * 1e9) * (1 + state.refusals)
         return 0
-
-    def retried(self, symbol: str) -> None:
-        """Count a retry, so that the next one waits longer."""
-        if (state := self.states.get(symbol)) and state.state == "asked":
-            state.refusals += 1
 
     def _request_of(self, symbol: str) -> Request | None:
         return next((request for request in self._open if symbol in request.symbols), None)
