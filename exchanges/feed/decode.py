@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from exchanges.feed.decoders import Decoder, Fields, build_decoder
 from exchanges.feed.matching import compile_match
@@ -142,7 +142,7 @@ class TradeReader:
             digits = literal if _is_plain(literal) else price_text(literal)
             traded_ns = self._read_time(time) if time else None
             if digits and symbol and traded_ns and FIRST_PLAUSIBLE_NS <= traded_ns <= LAST_PLAUSIBLE_NS:
-                ticks.append(Tick(symbol, digits, traded_ns, trade_id or ""))
+                ticks.append(Tick(symbol, digits, traded_ns, "" if trade_id is UNSET else trade_id))
             else:
                 self._faults.append(_fault(symbol, literal, digits, time, traded_ns))
         return ticks
