@@ -21,7 +21,8 @@ Document = dict[str, Any]  # Any: a JSON document
 
 VERSION = "1.0.0"
 
-ASSET: Document = {"type": "string", "pattern": "^[A-Za-z0-9]{1,32}$"}
+NAME = "[A-Za-z0-9]{1,32}"
+ASSET: Document = {"type": "string", "pattern": f"^{NAME}$"}
 EXCHANGE: Document = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"}
 MAX_AGE: Document = {"type": "integer", "minimum": 0, "maximum": MAX_AGE_LIMIT_MS}
 MIN_SOURCES: Document = {"type": "integer", "minimum": 1, "maximum": MAX_SOURCES}
@@ -123,7 +124,6 @@ def _price() -> Document:
                 "secret_in_query",
                 "unknown_asset",
                 "unknown_exchange",
-                "too_large",
                 "stale",
                 "too_few_sources",
                 "unavailable",
@@ -133,7 +133,7 @@ def _price() -> Document:
 
 
 def _prices() -> Document:
-    assets = {"type": "string", "minLength": 1, "maxLength": 1024}
+    assets = {"type": "string", "pattern": f"^{NAME}(,{NAME}){{0,{MAX_ASSETS - 1}}}$"}
     text = f"Up to {MAX_ASSETS} assets with commas between; one named twice counts once."
     return {
         "operationId": "getPrices",
@@ -143,7 +143,7 @@ def _prices() -> Document:
         "parameters": [_parameter("assets", assets, text, "BTC,ETH", required=True), *_demands()],
         "responses": {
             "200": _prices_answer(),
-            **_problems("bad_request", "secret_in_query", "too_large"),
+            **_problems("bad_request", "secret_in_query"),
         },
     }
 
@@ -197,7 +197,7 @@ def _assets() -> Document:
         _parameter("category", category, "Only this category.", "Major Currencies"),
     ]
     operation["responses"].update(
-        _problems("bad_request", "secret_in_query", "unknown_exchange", "unknown_category", "too_large")
+        _problems("bad_request", "secret_in_query", "unknown_exchange", "unknown_category")
     )
     return operation
 
@@ -221,7 +221,7 @@ def _listing(operation: str, summary: str, schema: str, example: Document) -> Do
         "responses": {
             "200": answer,
             "304": {"description": "What If-None-Match named is still true"},
-            **_problems("bad_request", "secret_in_query", "too_large"),
+            **_problems("bad_request", "secret_in_query"),
         },
     }
 

@@ -84,7 +84,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unknown_category": (404, "No asset is in this category"),
     "method_not_allowed": (405, "This address does not answer that method"),
     "request_timeout": (408, "The body did not arrive in time"),
-    "too_large": (413, "The request is too large"),
+    "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body must be JSON"),
     "stale": (503, "No price is as fresh as asked"),
     "too_few_sources": (503, "Fewer exchanges have a fresh price than asked"),
@@ -126,8 +126,8 @@ def parse_prices_body(body: bytes) -> list[PriceQuery]:
     except RecursionError as error:
         raise _bad("The body is nested too deeply.") from error
     exchange = None if asked.exchange is None else _exchange(asked.exchange)
-    max_age_ms = _within(asked.max_age_ms, "max_age_ms", 0, MAX_AGE_LIMIT_MS)
-    min_sources = _within(asked.min_sources, "min_sources", 1, MAX_SOURCES)
+    max_age_ms = _within(_whole(asked.max_age_ms, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS)
+    min_sources = _within(_whole(asked.min_sources, "min_sources"), "min_sources", 1, MAX_SOURCES)
     return _queries(asked.assets, (exchange, max_age_ms, min_sources))
 
 
@@ -146,8 +146,8 @@ def parse_nothing(query: bytes) -> None:
 class _PricesBody(msgspec.Struct, forbid_unknown_fields=True):
     assets: list[str]
     exchange: str | None = None
-    max_age_ms: int | None = None
-    min_sources: int | None = None
+    max_age_ms: int | float | None = None  # in JSON 5.0 is a whole number, too
+    min_sources: int | float | None = None
 
 
 _body_decoder = msgspec.json.Decoder(_PricesBody)
@@ -156,7 +156,7 @@ _body_decoder = msgspec.json.Decoder(_PricesBody)
 def _parameters(query: bytes, known: Sequence[str]) -> dict[str, str]:
     """Split a query string; each known name at most once, nothing else, nothing empty."""
     if len(query) > MAX_QUERY_BYTES:
-        raise BadRequest(Problem("too_large", f"A query string may have {MAX_QUERY_BYTES} bytes."))
+        raise _bad(f"A query string may have {MAX_QUERY_BYTES} bytes.")
     given: dict[str, str] = {}
     for pair in query.split(b"&") if query else ():
         raw_name, _, raw_value = pair.partition(b"=")
@@ -233,6 +233,12 @@ def _number(given: Mapping[str, str], name: str) -> int | None:
     if not _NUMBER.fullmatch(text):
         raise _bad(f"{name} must be a whole number, not {shorten(text)!r}.", name)
     return int(text)
+
+
+def _whole(value: float | None, name: str) -> int | None:
+    if isinstance(value, float) and not value.is_integer():
+        raise _bad(f"{name} must be a whole number.", name)
+    return None if value is None else int(value)
 
 
 def _within(value: int | None, name: str, low: int, high: int) -> int | None:

@@ -136,6 +136,10 @@ class World:
             mono_ns=self.clock.mono_ns,
         )
 
+    async def aclose(self) -> None:
+        await self.service.aclose()
+        self.board.close()
+
     def tick(self, asset: str, exchange: str, price: str, *, delay_ms: int = 0) -> None:
         """Write a trade to the board that is received now, *delay_ms* after it happened."""
         now = self.clock

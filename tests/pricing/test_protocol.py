@@ -102,7 +102,7 @@ def test_bad_price_question_is_refused_with_its_reason(query: bytes, words: str)
 
 
 def test_too_long_query_string_is_refused_before_it_is_read() -> None:
-    assert problem_of(parse_price, b"asset=" + b"A" * 2_043).code == "too_large"
+    assert "2048 bytes" in problem_of(parse_price, b"asset=" + b"A" * 2_043).detail
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_prices_without_a_whole_list_of_assets_is_refused(query: bytes) -> None:
 
 
 def test_body_of_prices_is_read() -> None:
-    body = b'{"assets":["btc","ETH","BTC"],"exchange":"Kraken","max_age_ms":5000,"min_sources":2}'
+    body = b'{"assets":["btc","ETH","BTC"],"exchange":"Kraken","max_age_ms":5e3,"min_sources":2.0}'
     asked = [PriceQuery(name, "kraken", 5_000, 2) for name in ("BTC", "ETH")]
     assert parse_prices_body(body) == asked
 
@@ -164,6 +164,8 @@ def test_body_of_prices_is_read() -> None:
         (b'{"assets":["BTC"]} {}', "malformed"),
         (b'{"assets":["BTC"],"max_age_ms":1e400}', "max_age_ms"),
         (b'{"assets":["BTC"],"max_age_ms":true}', "max_age_ms"),
+        (b'{"assets":["BTC"],"max_age_ms":0.5}', "max_age_ms must be a whole number"),
+        (b'{"assets":["BTC"],"max_age_ms":1e300}', "max_age_ms must be from"),
         (b'{"assets":["BTC"],"max_age_ms":99999999999999999999999}', "max_age_ms must be from"),
         (b'{"assets":["BTC"],"min_sources":0}', "min_sources must be from"),
         (b'{"assets":["BTC"],"api_key":"x"}', "unknown field `api_key`"),

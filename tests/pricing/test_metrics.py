@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pricing.metrics import Metrics
+from tests.pricing.doubles import World
+
+STATUS = {
+    "generated_ns": 1,
+    "feeds": {
+        "coinbase": {
+            "state": "live",
+            "detail": "",
+            "symbols": 60,
+            "live": 59,
+            "frames": 1_000,
+            "ticks": 900,
+            "reconnects": 2,
+            "refusals": {"future": 3, "jump": 1},
+            "refused_symbols": {"X-Y": "no such product"},
+        },
+        'odd"name\n': {"state": "backoff"},
+    },
+}
+Labels = tuple[tuple[str, str], ...]
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.board.close()
+
+
+def scrape(world: World) -> dict[tuple[str, Labels], float]:
+    text = Metrics(world.board, lambda: world.counters.counts, world.clock.mono_ns).render().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_all_24_counters_are_told_under_their_names(world: World) -> None:
+    for index in range(24):
+        world.counters.add(index, index + 1)
+    samples = scrape(world)
+    for name, count in world.counters.counts.items():
+        suffix = "" if name in ("db_open_conns", "db_in_use_conns") else "_total"
+        assert samples[f"trinity_{name}{suffix}", ()] == count
+
+
+def test_board_tells_ticks_and_ages_per_exchange_and_the_writers_heartbeat(world: World) -> None:
+    world.tick("BTC", "okx", "1")
+    world.tick("BTC", "okx", "2")
+    world.clock.forward(1_500)
+    samples = scrape(world)
+    okx = (("exchange", "okx"),)
+    assert samples["trinity_exchange_ticks_total", okx] == 2
+    assert samples["trinity_exchange_age_seconds", okx] == 1.5
+    assert ("trinity_exchange_age_seconds", (("exchange", "kraken"),)) not in samples
+    assert samples["trinity_board_heartbeat_age_seconds", ()] == 1.5
+    assert samples["trinity_board_generation", ()] == world.board.generation
+
+
+def test_feeds_are_told_from_the_status_document(world: World) -> None:
+    world.board.write_status(msgspec.json.encode(STATUS))
+    samples = scrape(world)
+    coinbase = (("exchange", "coinbase"),)
+    assert samples["trinity_feed_status_readable", ()] == 1
+    assert samples["trinity_feed_state", (*coinbase, ("state", "live"))] == 1
+    assert samples["trinity_feed_state", (("exchange", 'odd"name\n'), ("state", "backoff"))] == 1
+    assert samples["trinity_feed_symbols", coinbase] == 60
+    assert samples["trinity_feed_live_symbols", coinbase] == 59
+    assert samples["trinity_feed_frames_total", coinbase] == 1_000
+    assert samples["trinity_feed_redials_total", coinbase] == 2
+    assert samples["trinity_feed_refusals_total", (*coinbase, ("reason", "future"))] == 3
+
+
+@pytest.mark.parametrize("document", [b"nonsense", b"[]", b"\xff", b'{"feeds":{"x":{"frames":"many"}}}'])
+def test_unreadable_status_document_is_said_and_hides_nothing_else(world: World, document: bytes) -> None:
+    world.board.write_status(document)
+    samples = scrape(world)
+    assert samples["trinity_feed_status_readable", ()] == 0
+    assert ("trinity_tcp_requests_total", ()) in samples
+
+
+def test_no_status_document_yet_is_not_an_error(world: World) -> None:
+    assert scrape(world)["trinity_feed_status_readable", ()] == 1

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from schemathesis import GenerationMode
+
+from pricing.http import PriceApi
+from pricing.openapi import document, rendered
+from pricing.protocol import PROBLEMS
+from tests.pricing.doubles import World, ask
+from tests.pricing.test_http import PUBLIC_PATHS, make_api
+
+SLOW = list(HealthCheck)  # the requests are made, not filtered, by schemathesis
+HIDDEN = {"not_found"}  # what any server answers to any other address
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    world.tick("BTC", "coinbase", "1.10")
+    world.tick("BTC", "kraken", "1.20")
+    yield world
+    world.board.close()
+
+
+@pytest.fixture
+def api(world: World) -> PriceApi:
+    return make_api(world)
+
+
+def validator(schema: Any) -> Draft202012Validator:
+    whole = document()
+    return Draft202012Validator({**schema, "components": whole["components"]})
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document()["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def test_document_is_valid_openapi_3_1() -> None:
+    assert document()["openapi"].startswith("3.1")
+    validate(document())
+
+
+def test_every_public_path_is_described() -> None:
+    assert set(document()["paths"]) == set(PUBLIC_PATHS) - {"/openapi.json"}
+
+
+def test_every_example_fits_its_schema() -> None:
+    checked = 0
+    for _, _, operation in operations():
+        bodies = [response.get("content", {}) for response in operation["responses"].values()]
+        bodies.append(operation.get("requestBody", {}).get("content", {}))
+        for content in bodies:
+            for media in content.values():
+                examples = [one["value"] for one in media.get("examples", {}).values()]
+                for example in examples or [media["example"]]:
+                    validator(media["schema"]).validate(example)
+                    checked += 1
+        for parameter in operation.get("parameters", ()):
+            validator(parameter["schema"]).validate(parameter["example"])
+    assert checked > 30
+
+
+def test_every_problem_code_is_described_with_an_example() -> None:
+    shown = {
+        code
+        for _, _, operation in operations()
+        for response in operation["responses"].values()
+        for code in response.get("content", {}).get("application/problem+json", {}).get("examples", ())
+    }
+    assert shown == set(PROBLEMS) - HIDDEN
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/price?asset=BTC",
+        "/price?asset=NOPE",
+        "/price?asset=BTC&min_sources=9",
+        "/price?asset=ETH",
+        "/price?asset=BTC&token=x",
+        "/prices?assets=BTC,NOPE",
+        "/exchanges",
+        "/assets",
+        "/asset-categories",
+    ],
+)
+async def test_answer_is_as_described(api: PriceApi, target: str) -> None:
+    answer = await ask(api, target)
+    responses = document()["paths"][target.partition("?")[0]]["get"]["responses"]
+    media = responses[str(answer.status)]["content"][answer.headers["content-type"]]
+    validator(media["schema"]).validate(answer.json())
+
+
+async def test_document_is_served_as_it_is(api: PriceApi) -> None:
+    assert (await ask(api, "/openapi.json")).json() == document() == msgspec.json.decode(rendered())
+
+
+GENERATED = [
+    (path, method, mode)
+    for path, method, operation in operations()
+    for mode in ("positive", "negative")
+    if mode == "positive" or "parameters" in operation or "requestBody" in operation
+]
+
+
+@pytest.mark.parametrize(("path", "method", "mode"), GENERATED)
+def test_generated_requests_get_described_answers(api: PriceApi, path: str, method: str, mode: str) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", api)
+    cases = schema[path][method].as_strategy(generation_mode=GenerationMode(mode))
+
+    @given(case=cases)
+    @settings(
+        max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=SLOW
+    )
+    def drive(case: schemathesis.Case) -> None:
+        case.call_and_validate()
+
+    drive()
