@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from exchanges.simulator import faults as f
 from exchanges.simulator.dialects.base import SECOND_NS, Ack, Answer, Limits, Out, Session, Window
 from exchanges.simulator.replay import Replay
@@ -29,6 +31,14 @@ class Line(Protocol):
     def hang_up(self, code: int, reason: str = "") -> None: ...
     def obey(self) -> None:
         """Look at the exchange's faults again: freeze, thaw, drip."""
+
+
+class Blast(msgspec.Struct, frozen=True):
+    """What a blast did: frames and bytes that the sockets took, and how long that took."""
+
+    frames: int
+    size_bytes: int
+    seconds: float
 
 
 class UnknownAnnouncement(ValueError):
@@ -60,6 +70,7 @@ class SimulatedExchange:
         self._walk = walk
         self._rate = rate
         self._replay = replay
+        self.blasts: list[Blast] = []
         self._left: dict[f.Fault, int] = {}  # how often a counted fault will still strike
         self._owed = 0.0  # trades (or replayed frames) that time has earned
         self._stepped_ns: int | None = None
@@ -109,12 +120,16 @@ class SimulatedExchange:
     def strike(self, kind: type[F]) -> F | None:
         """Return the active fault of *kind* and count it; a counted one ends after its last strike."""
         fault = self.active(kind)
-        if fault is not None and fault in self._left:
+        if fault is not None:
+            self._spend(fault)
+        return fault
+
+    def _spend(self, fault: f.Fault) -> None:
+        if fault in self._left:
             self._left[fault] -= 1
             if not self._left[fault]:
                 self.faults.remove(fault)
                 del self._left[fault]
-        return fault
 
     def frozen(self) -> bool:
         silence = self.active(f.Silence)
@@ -129,6 +144,8 @@ class SimulatedExchange:
         self.counts["accepted"] += 1
         self.lines.add(line)
         self._say(line, line.session.opened(now_ns), now_ns)
+        if self.active(f.Maintenance) and self.dialect.MAINTENANCE_IS_A_STATE:
+            line.send(line.session.maintenance(now_ns))
 
     def hear(self, line: Line, frame: str, now_ns: int) -> None:
         """Answer one frame of a client."""
@@ -182,21 +199,23 @@ class SimulatedExchange:
         quiet = self.active(f.QuietSymbols)
         symbols = self.tape.draw(self._wanted(), due)
         trades = [trade for symbol in symbols for trade in self.tape.trade(symbol, now_ns)]
-        trades = self._spoiled([t for t in trades if quiet is None or t.symbol not in quiet.symbols])
+        trades = [t for t in trades if quiet is None or t.symbol not in quiet.symbols]
+        for fault in [fault for fault in self.faults if isinstance(fault, f.TradeFault)]:
+            trades = self._spoil(fault, trades)
         strangers = self._strangers(trades)
         if self.active(f.Silence) is None:
             for line in tuple(self.lines):
                 wanted = [t for t in trades if t.symbol in line.session.subscribed]
                 self.deliver(line, line.session.trades(wanted + strangers, now_ns), now_ns)
 
-    def _spoiled(self, trades: list[Trade]) -> list[Trade]:
-        fault = self.active(f.TradeFault)
-        if fault is None:
-            return trades
+    def _spoil(self, fault: f.TradeFault, trades: Iterable[Trade]) -> list[Trade]:
         spoiled: list[Trade] = []
         for trade in trades:
-            hit = self.strike(f.TradeFault) if self.active(f.TradeFault) and fault.hits(trade) else None
-            spoiled += hit.trades([trade]) if hit else [trade]
+            if fault in self.faults and fault.hits(trade):
+                self._spend(fault)
+                spoiled += fault.change(trade)
+            else:
+                spoiled.append(trade)
         return spoiled
 
     def _strangers(self, trades: Sequence[Trade]) -> list[Trade]:
@@ -235,7 +254,8 @@ class SimulatedExchange:
             if late is None or not isinstance(out, Ack):
                 kept.append(out)
             elif late.seconds:
-                self._held.append((now_ns + int(late.seconds * SECOND_NS), line, out))
+                ack = line.session.emptied(out, now_ns) if late.empty else out
+                self._held.append((now_ns + int(late.seconds * SECOND_NS), line, ack))
         if kept:
             line.session.sent_ns = now_ns
             line.send(kept)

@@ -1,23 +1,24 @@
 """What can go wrong with an exchange, on command: a small struct per fault, from JSON or Python. Sans-I/O.
 
-Faults that change trades have ``trades()``, faults that change frames have ``wire()``; the others are orders.
+Faults that change trades have ``change()``, faults that change frames have ``wire()``; the others are orders.
 ``count`` ends a fault after so many frames or trades; 0 keeps it until it is cleared.
 """
 
 import zlib
-from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close, Frame, Opcode
 
 from exchanges.simulator.tape import Trade
 
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(ge=0)]
+_RSV1 = 0x40  # "this message is compressed"
 _SECOND_NS = 1_000_000_000
 
 
@@ -64,6 +65,9 @@ class AcceptThenClose(Fault, frozen=True):
     code: int = 1013
     count: int = 0
 
+    def __post_init__(self) -> None:
+        check_code(self.code)
+
 
 # Living.
 
@@ -87,6 +91,9 @@ class Disconnect(Fault, frozen=True):
     code: int = 0
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        check_code(self.code)
+
 
 class RefusedSymbol(Fault, frozen=True):
     """Refuse these symbols as if they were unknown."""
@@ -101,9 +108,10 @@ class Maintenance(Fault, frozen=True):
 
 
 class LateAck(Fault, frozen=True):
-    """Hold acknowledgements back; 0 seconds: for ever. Data flows meanwhile."""
+    """Hold acknowledgements back (0: for ever) while data flows; *empty*: Coinbase's then name nothing."""
 
     seconds: Seconds = 0.0
+    empty: bool = False
 
 
 class SlowDrip(Fault, frozen=True):
@@ -120,9 +128,6 @@ class TradeFault(Fault, frozen=True):
 
     symbols: tuple[str, ...] = ()  # all when empty
     count: int = 0
-
-    def trades(self, trades: Sequence[Trade]) -> list[Trade]:
-        return [new for trade in trades for new in (self.change(trade) if self.hits(trade) else [trade])]
 
     def hits(self, trade: Trade) -> bool:
         return not self.symbols or trade.symbol in self.symbols
@@ -243,6 +248,7 @@ class Oversized(FrameFault, frozen=True):
     """Send one frame of so many bytes (valid JSON, mostly blanks)."""
 
     size_bytes: Positive = 8 * 2**20
+    count: int = 1
 
     def wire(self, text: str) -> bytes:
         return text_frame(text[:-1] + " " * max(0, self.size_bytes - len(text.encode())) + text[-1])
@@ -252,7 +258,6 @@ class EndlessFragments(FrameFault, frozen=True):
     """Begin a message and go on with it for ever, so many bytes at a time."""
 
     size_bytes: Positive = 65_536
-    count: int = 1  # a second message cannot begin before the first ends
 
     def wire(self, text: str) -> bytes:
         return bytes_of(Frame(Opcode.TEXT, text[:1].encode(), fin=False))
@@ -267,7 +272,8 @@ class DeflateBomb(FrameFault, frozen=True):
     size_bytes: Positive = 64 * 2**20
 
     def wire(self, text: str) -> bytes:
-        return bytes_of(Frame(Opcode.TEXT, bomb(self.size_bytes), rsv1=True))
+        frame = bytes_of(Frame(Opcode.TEXT, bomb(self.size_bytes)))
+        return bytes([frame[0] | _RSV1]) + frame[1:]
 
 
 class BadUtf8(FrameFault, frozen=True):
@@ -281,6 +287,7 @@ class TinyFrames(FrameFault, frozen=True):
     """Send so many empty frames before each real one."""
 
     frames: Positive = 10_000
+    count: int = 1
 
     def wire(self, text: str) -> bytes:
         return bytes_of(Frame(Opcode.TEXT, b"")) * self.frames + text_frame(text)
@@ -334,6 +341,16 @@ _decoder: msgspec.json.Decoder[Fault] = msgspec.json.Decoder(AnyFault)
 def parse_fault(body: bytes) -> Fault:
     """Read a fault from JSON; raises ``msgspec.DecodeError`` with what is wrong with it."""
     return _decoder.decode(body)
+
+
+def check_code(code: int) -> None:
+    """Raise ValueError for a close code that may not be sent; 0 stands for cutting the connection."""
+    if code == 0:
+        return
+    try:
+        Close(code, "").check()
+    except ProtocolError as error:
+        raise ValueError(f"{code} is no close code that may be sent") from error
 
 
 def text_frame(text: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from exchanges.simulator import faults as f
@@ -72,6 +73,8 @@ class Peer(asyncio.Protocol):
         if self._websocket is not None:
             self._feed(data)
             return
+        if self._exchange is not None:
+            return  # a client that speaks before the handshake is over
         self._head += data
         end = self._head.find(b"\r\n\r\n")
         if end >= 0:
@@ -95,7 +98,6 @@ class Peer(asyncio.Protocol):
         elif headers.get("upgrade", "").lower() == "websocket":
             self._knock(target)
         elif len(rest) >= int(length):
-            self._head.clear()
             self._simulator.serve_http(self, method, target, rest[: int(length)], headers)
 
     def answer(self, status: int, body: bytes, *, fields: Iterable[tuple[str, str]] = ()) -> None:
@@ -136,10 +138,8 @@ class Peer(asyncio.Protocol):
 
     def _welcome(self) -> None:
         assert self._exchange is not None
-        deflates = self._exchange.active(f.DeflateBomb) is not None
-        self._websocket = ServerProtocol(
-            extensions=[ServerPerMessageDeflateFactory()] if deflates else None, max_size=2**20
-        )
+        # Accepted when offered, so that a bomb can be sent; ordinary frames go out as they are.
+        self._websocket = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=2**20)
         head = bytes(self._head)
         self._head.clear()
         self._feed(head)
@@ -194,6 +194,8 @@ class Peer(asyncio.Protocol):
     def send(self, outs: Iterable[Out]) -> None:
         """Send frames and pings in order; a Close ends the connection and drops the rest."""
         assert self._websocket is not None
+        if self._websocket.state is not State.OPEN:
+            return
         data = bytearray()
         for out in outs:
             if isinstance(out, Close):
@@ -229,7 +231,7 @@ class Peer(asyncio.Protocol):
         """Close with *code*; 0 cuts the connection without a word."""
         assert self._websocket is not None
         self._leave()
-        if code == 0:
+        if code == 0 or self._websocket.state is not State.OPEN:
             self._transport.abort()
             return
         self._websocket.send_close(code, reason)
@@ -249,6 +251,8 @@ class Peer(asyncio.Protocol):
             self._transport.resume_reading()
             if self._websocket is None:
                 self._knock(self._target())
+        if self.fragments is not None and self._exchange.active(f.EndlessFragments) is None:
+            self.hang_up(0)  # its message can no longer end well
         if self._backlog and not self._exchange.active(f.SlowDrip):
             self._transport.write(bytes(self._backlog))
             self._backlog.clear()

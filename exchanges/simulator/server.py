@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from exchanges.simulator import faults as f
 from exchanges.simulator.control import control
 from exchanges.simulator.dialects import DIALECTS
 from exchanges.simulator.dialects.base import Limits, Session
-from exchanges.simulator.exchange import SimulatedExchange
+from exchanges.simulator.exchange import Blast, SimulatedExchange
 from exchanges.simulator.markets import MARKETS, Market
 from exchanges.simulator.peer import Peer
 from exchanges.simulator.replay import Replay
@@ -25,14 +25,6 @@ HOST = "127.0.0.1"
 DEFAULT_RATE = 8.0
 _STEP_S = 0.05
 _BLAST_WRITE_BYTES = 65_536
-
-
-class Blast(NamedTuple):
-    """What a blast did: frames and bytes taken by the sockets, and how long that took."""
-
-    frames: int
-    bytes: int
-    seconds: float
 
 
 class UnknownExchange(LookupError):
@@ -71,6 +63,7 @@ class Simulator:
         }
         self._port = port
         self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Blast]] = set()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -82,8 +75,10 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ticker.cancel()
-        await asyncio.gather(self._ticker, return_exceptions=True)
+        tasks = [self._ticker, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._server.close()
         for peer in tuple(self.peers):
             peer.abort()
@@ -165,7 +160,14 @@ class Simulator:
                 if not peer.gone:
                     exchange.lines.add(peer)
         exchange.counts["frames"] += sent
-        return Blast(sent, size, elapsed)
+        exchange.blasts.append(Blast(sent, size, elapsed))
+        return exchange.blasts[-1]
+
+    def begin_blast(self, name: str, frames: int) -> None:
+        """Blast in the background; the figures appear in the exchange's state."""
+        task = asyncio.get_running_loop().create_task(self.blast(name, frames), name=f"blast:{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _prepare(
         self, exchange: SimulatedExchange, session: Session, frames: int
@@ -234,7 +236,7 @@ class Simulator:
                 now_ns = self.now_ns()
                 for exchange in self.exchanges.values():
                     exchange.step(now_ns)
-                for peer in self.peers:
+                for peer in tuple(self.peers):
                     peer.go_on()
                 self.changed()
             except Exception:  # the one place: a fault in one step must not end the demo

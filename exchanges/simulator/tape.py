@@ -10,6 +10,7 @@ from exchanges.simulator.walk import Walk
 
 HISTORY = 50
 _SECOND_NS = 1_000_000_000
+_QUIET_NS = 3 * _SECOND_NS
 _PREMIUM_PPM = 200  # how far one exchange's price of an asset may lie from the others', for good
 _NOISE_PPM = 60  # and from trade to trade
 
@@ -103,7 +104,10 @@ class Tape:
     def _remembered(self, symbol: str, now_ns: int) -> deque[Trade]:
         if symbol not in self._history:
             self._history[symbol] = deque(self._past(symbol, now_ns), maxlen=HISTORY)
-        return self._history[symbol]
+        history = self._history[symbol]
+        if now_ns - history[-1].time_ns > _QUIET_NS:  # it traded meanwhile, only nobody listened
+            history.append(self._fill(symbol, now_ns - _SECOND_NS // 20, now_ns, "buy", 0))
+        return history
 
     def _past(self, symbol: str, now_ns: int) -> Iterable[Trade]:
         """Invent what traded before anybody listened, back to some minutes ago."""

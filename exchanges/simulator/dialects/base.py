@@ -21,6 +21,17 @@ class Ack(str):
     __slots__ = ()
 
 
+class TradeFrame(str):
+    """A frame with trades, which it remembers in its own order."""
+
+    shown: tuple[Trade, ...]
+
+    def __new__(cls, text: str, trades: Iterable[Trade]) -> "TradeFrame":
+        frame = super().__new__(cls, text)
+        frame.shown = tuple(trades)
+        return frame
+
+
 class Close(NamedTuple):
     """End the connection; code 0 cuts it without a closing handshake."""
 
@@ -86,6 +97,8 @@ class Session:
     NOTATION: ClassVar[Notation]
     LIMITS: ClassVar[Limits] = Limits()
     FIRST_ID: ClassVar[int] = 1_000_000
+    RESOLUTION_NS: ClassVar[int] = 1_000_000  # what is left of a trade's time on the wire
+    MAINTENANCE_IS_A_STATE: ClassVar[bool] = False  # told to new connections too
 
     def __init__(self, tape: Tape, number: int, limits: Limits, now_ns: int) -> None:
         self.tape = tape
@@ -96,7 +109,24 @@ class Session:
         self.opened_ns = self.heard_ns = self.pinged_ns = self.sent_ns = now_ns
         self._messages = Window(limits.messages, limits.messages_window_s)
 
+    # What a client says.
+
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        """Return the frames with which a client subscribes to *symbols*."""
+        raise NotImplementedError
+
+    @classmethod
+    def client_ping(cls, now_ns: int) -> str:
+        """Return the client's ping; empty where the exchange has none of its own."""
+        return ""
+
     # What a dialect says.
+
+    @classmethod
+    def price(cls, trade: Trade) -> str:
+        """Return a price with the digits that the feed shows."""
+        return trade.price
 
     def opened(self, now_ns: int) -> list[Out]:
         """Return what the exchange says first."""
@@ -113,7 +143,7 @@ class Session:
         """Answer a client that sends too often."""
         return [Close(1008, "too many messages")]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         """Frame *trades*, which are all of subscribed symbols, oldest first."""
         raise NotImplementedError
 
@@ -127,6 +157,10 @@ class Session:
 
     def maintenance_over(self, now_ns: int) -> list[Out]:
         return []
+
+    def emptied(self, ack: Ack, now_ns: int) -> Ack:
+        """Return *ack* without what it confirms, where an exchange is known to do that."""
+        return ack
 
     @classmethod
     def rest(cls, tape: Tape, path: str, query: Mapping[str, str], now_ns: int) -> Answer:
@@ -153,7 +187,7 @@ class Session:
     def understand(self, frame: str, now_ns: int) -> list[Out]:
         try:
             message = msgspec.json.decode(frame)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):  # the latter for a thousand open brackets
             return self.malformed(frame, now_ns)
         if not isinstance(message, dict):
             return self.malformed(frame, now_ns)

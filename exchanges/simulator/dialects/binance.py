@@ -10,6 +10,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     encode,
     ms,
     strings,
@@ -23,6 +24,11 @@ class Binance(Session):
     NOTATION = Notation("{}USDT", "USDT")
     LIMITS = Limits(connections=300, connections_window_s=300, messages=5, ping_s=20)
     FIRST_ID = 5_123_456_789
+
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        streams = [symbol.lower() + _SUFFIX for symbol in symbols]
+        return [encode({"method": "SUBSCRIBE", "params": streams, "id": 1})]
 
     def handle(self, message: Message, now_ns: int) -> list[Out]:
         method = message["method"]
@@ -40,23 +46,26 @@ class Binance(Session):
     def malformed(self, text: str, now_ns: int) -> list[Out]:
         return [encode({"code": 2, "msg": "Invalid request: unknown variant or missing field"})]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         return [
-            encode(
-                {
-                    "stream": trade.symbol.lower() + _SUFFIX,
-                    "data": {
-                        "e": "trade",
-                        "E": ms(now_ns),
-                        "s": trade.symbol,
-                        "t": trade.trade_id,
-                        "p": trade.price,
-                        "q": trade.size,
-                        "T": ms(trade.time_ns),
-                        "m": trade.side == "sell",
-                        "M": True,
-                    },
-                }
+            TradeFrame(
+                encode(
+                    {
+                        "stream": trade.symbol.lower() + _SUFFIX,
+                        "data": {
+                            "e": "trade",
+                            "E": ms(now_ns),
+                            "s": trade.symbol,
+                            "t": trade.trade_id,
+                            "p": trade.price,
+                            "q": trade.size,
+                            "T": ms(trade.time_ns),
+                            "m": trade.side == "sell",
+                            "M": True,
+                        },
+                    }
+                ),
+                [trade],
             )
             for trade in trades
         ]

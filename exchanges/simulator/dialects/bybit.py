@@ -11,6 +11,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     by_symbol,
     encode,
     ms,
@@ -30,6 +31,18 @@ class Bybit(Session):
     LIMITS = Limits(connections=500, connections_window_s=300, idle_s=600, symbols_per_frame=10)
     FIRST_ID = 50_703_789
 
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        topics = [_PREFIX + symbol for symbol in symbols]
+        return [
+            encode({"op": "subscribe", "args": topics[n : n + 10], "req_id": f"sub{n // 10 + 1}"})
+            for n in range(0, len(topics), 10)
+        ]
+
+    @classmethod
+    def client_ping(cls, now_ns: int) -> str:
+        return encode({"req_id": "100001", "op": "ping"})
+
     def handle(self, message: Message, now_ns: int) -> list[Out]:
         op = message["op"]
         if op == "ping":
@@ -48,15 +61,18 @@ class Bybit(Session):
     def malformed(self, text: str, now_ns: int) -> list[Out]:
         return [self._reply({}, success=False, text="Invalid request")]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         return [
-            encode(
-                {
-                    "topic": _PREFIX + symbol,
-                    "ts": ms(now_ns),
-                    "type": "snapshot",
-                    "data": [_row(trade) for trade in group],
-                }
+            TradeFrame(
+                encode(
+                    {
+                        "topic": _PREFIX + symbol,
+                        "ts": ms(now_ns),
+                        "type": "snapshot",
+                        "data": [_row(trade) for trade in group],
+                    }
+                ),
+                group,
             )
             for symbol, group in by_symbol(trades).items()
         ]

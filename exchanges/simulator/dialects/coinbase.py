@@ -12,6 +12,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     encode,
     rfc3339,
     spread,
@@ -27,6 +28,7 @@ class Coinbase(Session):
     NOTATION = Notation("{}-USD")
     LIMITS = Limits(connections=8, messages=8, rest=10, first_subscribe_s=5, refuses_frame=True)
     FIRST_ID = 995_098_700
+    RESOLUTION_NS = 1
 
     def __init__(self, tape: Tape, number: int, limits: Limits, now_ns: int) -> None:
         super().__init__(tape, number, limits, now_ns)
@@ -34,6 +36,11 @@ class Coinbase(Session):
         self._sequence = -1
         self._beats = 3_000
         self._beat_ns = now_ns
+
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        trades = {"type": "subscribe", "product_ids": symbols, "channel": "market_trades"}
+        return [encode(trades), encode({"type": "subscribe", "channel": "heartbeats"})]
 
     def handle(self, message: Message, now_ns: int) -> list[Out]:
         action, channel = message["type"], message["channel"]
@@ -56,7 +63,7 @@ class Coinbase(Session):
     def too_many(self, now_ns: int) -> list[Out]:
         return [_error("rate limit exceeded")]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         """Put all trades of up to a quarter of a second into one frame."""
         return [self._market_trades("update", [trades], now_ns)] if trades else []
 
@@ -69,6 +76,9 @@ class Coinbase(Session):
         return [
             self._frame("heartbeats", [{"current_time": current, "heartbeat_counter": self._beats}], now_ns)
         ]
+
+    def emptied(self, ack: Ack, now_ns: int) -> Ack:
+        return Ack(self._frame("subscriptions", [{"subscriptions": {}}], now_ns))
 
     def alive_ns(self) -> int:
         return self.sent_ns
@@ -112,9 +122,10 @@ class Coinbase(Session):
             channels["heartbeats"] = ["heartbeats"]
         return Ack(self._frame("subscriptions", [{"subscriptions": channels}], now_ns))
 
-    def _market_trades(self, kind: str, groups: Sequence[Sequence[Trade]], now_ns: int) -> str:
+    def _market_trades(self, kind: str, groups: Sequence[Sequence[Trade]], now_ns: int) -> TradeFrame:
         events = [{"type": kind, "trades": [_row(trade) for trade in trades[::-1]]} for trades in groups]
-        return self._frame("market_trades", events, now_ns)
+        shown = [trade for trades in groups for trade in trades[::-1]]
+        return TradeFrame(self._frame("market_trades", events, now_ns), shown)
 
     def _frame(self, channel: str, events: list[Message], now_ns: int) -> str:
         self._sequence += 1

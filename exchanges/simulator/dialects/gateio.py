@@ -11,6 +11,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     encode,
     ms,
     spread,
@@ -26,6 +27,16 @@ class GateIo(Session):
     NOTATION = Notation("{}_USDT", "USDT")
     LIMITS = Limits(connections=100, connections_window_s=60, rest=200, rest_window_s=10, refuses_frame=True)
     FIRST_ID = 5_541_729_598
+    RESOLUTION_NS = 1
+
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        head = {"time": now_ns // SECOND_NS, "channel": _CHANNEL, "event": "subscribe"}
+        return [encode(head | {"payload": symbols})]
+
+    @classmethod
+    def client_ping(cls, now_ns: int) -> str:
+        return encode({"time": now_ns // SECOND_NS, "channel": "spot.ping"})
 
     def handle(self, message: Message, now_ns: int) -> list[Out]:
         if type(message["time"]) is not int:
@@ -47,9 +58,9 @@ class GateIo(Session):
     def malformed(self, text: str, now_ns: int) -> list[Out]:
         return [_error(now_ns, "", "", 1, _SCHEMA)]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         head = _head(now_ns, _CHANNEL, "update")
-        return [encode(head | {"result": _row(trade)}) for trade in trades]
+        return [TradeFrame(encode(head | {"result": _row(trade)}), [trade]) for trade in trades]
 
     def maintenance(self, now_ns: int) -> list[Out]:
         return [encode(_head(now_ns, "", "upgrade") | {"result": None})]

@@ -10,6 +10,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     encode,
     ms,
     spread,
@@ -25,6 +26,20 @@ class Gemini(Session):
     NOTATION = Notation("{}USD", lower=True, renamed={"RENDER": "RNDR"})
     LIMITS = Limits(connections=300, connections_window_s=300, rest=120, rest_window_s=60, ping_s=20)
     FIRST_ID = 659_939
+    RESOLUTION_NS = 1
+
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        streams = [symbol + _SUFFIX for symbol in symbols]
+        return [encode({"id": "1", "method": "subscribe", "params": streams})]
+
+    @classmethod
+    def client_ping(cls, now_ns: int) -> str:
+        return encode({"id": "ping", "method": "ping"})
+
+    @classmethod
+    def price(cls, trade: Trade) -> str:
+        return _padded(trade.price, 5)
 
     def handle(self, message: Message, now_ns: int) -> list[Out]:
         request_id, method = message.get("id"), message["method"].lower()
@@ -47,17 +62,20 @@ class Gemini(Session):
     def too_many(self, now_ns: int) -> list[Out]:
         return [_error(None, -1003, "Too many requests", status=429)]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         return [
-            encode(
-                {
-                    "E": trade.time_ns,
-                    "s": trade.symbol,
-                    "t": _ID_BASE + trade.trade_id,
-                    "p": _padded(trade.price, 5),
-                    "q": _padded(trade.size, 10),
-                    "m": trade.side == "sell",
-                }
+            TradeFrame(
+                encode(
+                    {
+                        "E": trade.time_ns,
+                        "s": trade.symbol,
+                        "t": _ID_BASE + trade.trade_id,
+                        "p": self.price(trade),
+                        "q": _padded(trade.size, 10),
+                        "m": trade.side == "sell",
+                    }
+                ),
+                [trade],
             )
             for trade in trades
         ]

@@ -12,6 +12,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     by_symbol,
     encode,
     rfc3339,
@@ -39,10 +40,21 @@ class Kraken(Session):
     NOTATION = Notation("{}/USD")
     LIMITS = Limits(connections=150, connections_window_s=600, messages=200, idle_s=60, rest=20)
     FIRST_ID = 109_116_693
+    RESOLUTION_NS = 1_000
+    MAINTENANCE_IS_A_STATE = True
 
     def __init__(self, tape: Tape, number: int, limits: Limits, now_ns: int) -> None:
         super().__init__(tape, number, limits, now_ns)
         self._paused = False
+
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        params = {"channel": "trade", "symbol": symbols, "snapshot": True}
+        return [encode({"method": "subscribe", "params": params, "req_id": 1})]
+
+    @classmethod
+    def client_ping(cls, now_ns: int) -> str:
+        return encode({"method": "ping", "req_id": 101})
 
     def opened(self, now_ns: int) -> list[Out]:
         return [self._status("online")]
@@ -68,7 +80,7 @@ class Kraken(Session):
     def too_many(self, now_ns: int) -> list[Out]:
         return [encode({"error": _TOO_MANY, "method": "subscribe", "success": False} | _times(now_ns))]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
         if self._paused:
             return []
         return [_trade_frame("update", group) for group in by_symbol(trades).values()]
@@ -140,7 +152,7 @@ class Kraken(Session):
         return encode({"channel": "status", "data": [data], "type": "update"})
 
 
-def _trade_frame(kind: str, trades: Sequence[Trade]) -> str:
+def _trade_frame(kind: str, trades: Sequence[Trade]) -> TradeFrame:
     # By hand: the digits of a price must reach the wire as they are, trailing zeros included.
     rows = ",".join(
         f'{{"symbol":"{trade.symbol}","side":"{trade.side}","price":{trade.price},"qty":{trade.size},'
@@ -148,7 +160,7 @@ def _trade_frame(kind: str, trades: Sequence[Trade]) -> str:
         f'"timestamp":"{rfc3339(trade.time_ns)}"}}'
         for trade in trades
     )
-    return f'{{"channel":"trade","type":"{kind}","data":[{rows}]}}'
+    return TradeFrame(f'{{"channel":"trade","type":"{kind}","data":[{rows}]}}', trades)
 
 
 def _refusal(error: str, message: Message, now_ns: int, *, symbol: str = "") -> str:

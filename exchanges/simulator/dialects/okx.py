@@ -11,6 +11,7 @@ from exchanges.simulator.dialects.base import (
     Message,
     Out,
     Session,
+    TradeFrame,
     encode,
     ms,
     spread,
@@ -39,6 +40,15 @@ class Okx(Session):
         super().__init__(tape, number, limits, now_ns)
         self._connection = f"{0xA4D3AE55 + number:08x}"
 
+    @classmethod
+    def request(cls, symbols: Sequence[str], now_ns: int) -> list[str]:
+        args = [{"channel": _CHANNEL, "instId": symbol} for symbol in symbols]
+        return [encode({"op": "subscribe", "args": args})]
+
+    @classmethod
+    def client_ping(cls, now_ns: int) -> str:
+        return "ping"
+
     def receive(self, frame: str, now_ns: int) -> list[Out]:
         if frame == "ping":  # neither JSON nor counted as a request
             self.heard_ns = now_ns
@@ -65,13 +75,8 @@ class Okx(Session):
     def too_many(self, now_ns: int) -> list[Out]:
         return [self._event("error", {"code": "60014", "msg": "Requests too frequent"})]
 
-    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[str]:
-        return [
-            encode(
-                {"arg": {"channel": _CHANNEL, "instId": trade.symbol}, "data": [_row(trade) | {"count": "1"}]}
-            )
-            for trade in trades
-        ]
+    def trades(self, trades: Sequence[Trade], now_ns: int) -> list[TradeFrame]:
+        return [TradeFrame(_frame(trade), [trade]) for trade in trades]
 
     def idle_close(self) -> Close:
         return Close(4004, "no data received in 30s")
@@ -111,6 +116,11 @@ class Okx(Session):
 
     def _event(self, event: str, fields: Message, echo: Message | None = None) -> str:
         return encode((echo or {}) | {"event": event} | fields | {"connId": self._connection})
+
+
+def _frame(trade: Trade) -> str:
+    arg = {"channel": _CHANNEL, "instId": trade.symbol}
+    return encode({"arg": arg, "data": [_row(trade) | {"count": "1"}]})
 
 
 def _row(trade: Trade) -> Message:
