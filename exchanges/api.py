@@ -111,15 +111,20 @@ def _author(request: HttpRequest, permissions: tuple[str, ...]) -> Author:
 
 
 class _CsrfCheck(CsrfViewMiddleware):
-    def _reject(self, request: HttpRequest, reason: str) -> str:  # type: ignore[override]  # the reason, no page
-        return reason
+    def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
+        return HttpResponse(reason, status=403)  # without the page that is meant for people
 
 
 def _csrf_failure(request: HttpRequest) -> str:
-    check = _CsrfCheck(lambda request: HttpResponse())
+    def view(
+        request: HttpRequest,
+    ) -> HttpResponse:  # unlike the endpoints not exempt
+        return HttpResponse()
+
+    check = _CsrfCheck(view)
     check.process_request(request)
-    # Without a view there is nothing that could be exempt.
-    return str(check.process_view(request, None, (), {}) or "")
+    failure = check.process_view(request, view, (), {})
+    return failure.content.decode() if failure else ""
 
 
 def _with_headers(problem: Problem, method: str) -> JsonResponse:

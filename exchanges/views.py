@@ -1,5 +1,6 @@
 """JSON for machines beside the command centre: the exchange tables, with what is live about them."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -24,9 +25,9 @@ def feeds(request: HttpRequest, author: Author) -> HttpResponse:
 def feed_save(request: HttpRequest, author: Author) -> HttpResponse:
     """Create or change a feed: the body is its columns, or an object with them under `feed`."""
     body = read_body(request)
-    columns = body.get("feed", body)
+    columns = body["feed"] if list(body) == ["feed"] else body
     if not isinstance(columns, dict):
-        raise Problem("bad_request", "feed must be an object with the feed's columns.")
+        raise Problem("invalid", "feed: must be an object", errors={"feed": ["must be an object"]})
     if not columns.get("name"):
         raise Problem("invalid", "name: is missing", errors={"name": ["is missing"]})
     return JsonResponse({"feed": save_feed(columns=columns, author=author).columns()})
@@ -34,7 +35,7 @@ def feed_save(request: HttpRequest, author: Author) -> HttpResponse:
 
 @endpoint("POST", "exchanges.change_exchangefeed")
 def feed_toggle(request: HttpRequest, author: Author) -> HttpResponse:
-    """Enable or disable a feed: `{"name": …, "enabled": true|false}`; without `enabled` it is turned round."""
+    """Enable or disable a feed: `{"name": …, "enabled": …}`; without `enabled` it is turned round."""
     body = read_body(request)
     errors = {key: ["there is no such key"] for key in body if key not in ("name", "enabled")}
     name, enabled = body.get("name"), body.get("enabled")
@@ -115,9 +116,4 @@ def _columns(listing: ExchangeAsset) -> Document:
 
 def _asset_document(listing: ExchangeAsset, live: Live) -> Document:
     price = live.prices.get((listing.asset, listing.exchange_id))
-    seen = (
-        {"price": price.price, "source": price.source, "age_ms": price.age_ms, "fresh": price.fresh}
-        if price
-        else None
-    )
-    return {**_columns(listing), "live": seen}
+    return {**_columns(listing), "live": asdict(price) if price else None}

@@ -7,3 +7,4 @@ class CommandCentre(UnfoldAdminSite):
     site_title = "Trinity Beast Command Centre"
     site_header = "Trinity Beast Command Centre"
     index_title = "Now"
+    index_template = "command_centre/index.html"

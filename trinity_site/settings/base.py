@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from . import environment as env
@@ -178,6 +179,7 @@ UNFOLD = {
     "ENVIRONMENT": "trinity_site.dashboard.environment",
     "DASHBOARD_CALLBACK": "trinity_site.dashboard.dashboard",
     "BORDER_RADIUS": "8px",
+    "STYLES": [lambda request: static("exchanges/command_centre.css")],
     "SIDEBAR": {
         "show_search": True,
         "show_all_applications": False,
