@@ -306,9 +306,9 @@ def _schemas() -> Document:
             "type": "object",
             "properties": {
                 "assets": {"type": "array", "items": ASSET, "minItems": 1, "maxItems": MAX_ASSETS},
-                "exchange": EXCHANGE,
-                "max_age_ms": MAX_AGE,
-                "min_sources": MIN_SOURCES,
+                "exchange": _or_null(EXCHANGE),
+                "max_age_ms": _or_null(MAX_AGE),
+                "min_sources": _or_null(MIN_SOURCES),
             },
             "required": ["assets"],
             "additionalProperties": False,
@@ -382,6 +382,10 @@ def _problem_schema() -> Document:
     )
     schema["description"] = "RFC 9457, with the figures that the case has (`age_ms`, `sources` and others)."
     return schema
+
+
+def _or_null(schema: Document) -> Document:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _object(properties: Document) -> Document:

@@ -22,7 +22,7 @@ SECRET_PARAMETERS = frozenset(
 
 _ASSET = re.compile(r"[A-Z0-9]{1,32}", re.ASCII)
 _EXCHANGE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 
 class PriceQuery(msgspec.Struct, frozen=True):
@@ -247,13 +247,12 @@ def _within(value: int | None, name: str, low: int, high: int) -> int | None:
     return value
 
 
-def _queries(names: Iterable[str], demands: tuple[str | None, int | None, int | None]) -> list[PriceQuery]:
-    assets = dict.fromkeys(_asset(name.strip()) for name in names)
-    if not assets:
+def _queries(names: Sequence[str], demands: tuple[str | None, int | None, int | None]) -> list[PriceQuery]:
+    if not names:
         raise _bad("assets is empty.", "assets")
-    if len(assets) > MAX_ASSETS:
-        raise _bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(assets)}.", "assets")
-    return [PriceQuery(asset, *demands) for asset in assets]
+    if len(names) > MAX_ASSETS:
+        raise _bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(names)}.", "assets")
+    return [PriceQuery(asset, *demands) for asset in dict.fromkeys(map(_asset, names))]
 
 
 class _PriceBody(msgspec.Struct):

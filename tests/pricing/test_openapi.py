@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
 
 from pricing.http import PriceApi
 from pricing.openapi import document, rendered
@@ -121,9 +122,10 @@ def test_generated_requests_get_described_answers(api: PriceApi, path: str, meth
 
     @given(case=cases)
     @settings(
-        max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=SLOW
+        max_examples=15, derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=SLOW
     )
     def drive(case: schemathesis.Case) -> None:
-        case.call_and_validate()
+        answer = case.call_and_validate(excluded_checks=[not_a_server_error])  # 503 is a promised answer
+        assert answer.status_code != 500
 
     drive()

@@ -86,6 +86,7 @@ def test_price_question_is_read(query: bytes, asked: PriceQuery) -> None:
         (b"asset=BTC&exchange=%E2%84%AAraken", "cannot be an exchange"),  # Kelvin sign, lower case k
         (b"asset=BTC&max_age_ms=-1", "max_age_ms must be a whole number"),
         (b"asset=BTC&max_age_ms=1.0", "max_age_ms must be a whole number"),
+        (b"asset=BTC&max_age_ms=01", "max_age_ms must be a whole number"),
         (b"asset=BTC&max_age_ms=1e3", "max_age_ms must be a whole number"),
         (b"asset=BTC&max_age_ms=%D9%A1", "max_age_ms must be a whole number"),  # an Arabic one
         (b"asset=BTC&max_age_ms=" + b"9" * 500, "max_age_ms must be a whole number"),
@@ -125,18 +126,20 @@ def test_any_query_string_is_a_question_or_a_bad_request(query: bytes) -> None:
 
 
 def test_assets_of_prices_lose_duplicates_and_keep_their_order() -> None:
-    asked = parse_prices(b"assets=eth,BTC,ETH,%20UNI&max_age_ms=5")
+    asked = parse_prices(b"assets=eth,BTC,ETH,UNI&max_age_ms=5")
     assert asked == [PriceQuery(name, None, 5) for name in ("ETH", "BTC", "UNI")]
 
 
 def test_thirty_assets_are_allowed_and_thirty_one_are_not() -> None:
     names = [f"A{number}" for number in range(31)]
-    assert len(parse_prices(b"assets=" + ",".join(names[:30] * 2).encode())) == 30
+    assert len(parse_prices(b"assets=" + ",".join(names[:30]).encode())) == 30
     assert "At most 30" in problem_of(parse_prices, b"assets=" + ",".join(names).encode()).detail
     assert "At most 30" in problem_of(parse_prices_body, msgspec.json.encode({"assets": names})).detail
 
 
-@pytest.mark.parametrize("query", [b"", b"assets=", b"assets=,", b"assets=BTC,,ETH", b"asset=BTC"])
+@pytest.mark.parametrize(
+    "query", [b"", b"assets=", b"assets=,", b"assets=BTC,,ETH", b"assets=BTC,+ETH", b"asset=BTC"]
+)
 def test_prices_without_a_whole_list_of_assets_is_refused(query: bytes) -> None:
     assert problem_of(parse_prices, query).code == "bad_request"
 
