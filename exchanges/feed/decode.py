@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from exchanges.feed.decoders import Decoder, Fields, build_decoder
 from exchanges.feed.matching import compile_match
@@ -112,7 +112,7 @@ class TradeReader:
         return build_decoder(self._rule.trade_match, self._rule.trades_path, self._rule.fields, price=price)
 
     def read(self, frame: str | bytes) -> list[Tick] | None:
-        """Return the trades in the frame's order by the built decoder; None where it is not for this frame."""
+        """Return the trades in the frame's order by the built decoder; None where that cannot read it."""
         rows = self._decoder(frame) if self._decoder else None
         return None if rows is None else self._ticks(rows)
 
@@ -133,7 +133,7 @@ class TradeReader:
             )
             yield symbol, price, time, trade_id
 
-    def _ticks(self, rows: Iterable[tuple[str, str | Raw, str | int, str | int]]) -> list[Tick]:
+    def _ticks(self, rows: Iterable[tuple[str, str | Raw, str | int, str | int | UnsetType]]) -> list[Tick]:
         ticks = []
         for symbol, price, time, trade_id in rows:
             if self._names_vary:

@@ -18,7 +18,7 @@ EVERY: Final = object()
 MISSING: Final = object()
 
 Step = object  # a key (str), a place (int), ANY_KEY or EVERY
-_TOKEN = re.compile(r"\.?(?P<any>\*)|\.?(?P<key>[^.\[\]*|$\s]+)|\[(?P<place>-?[0-9]{1,4}|\*)\]")
+_TOKEN = re.compile(r"(?P<dot>\.)?(?:(?P<any>\*)|(?P<key>[^.\[\]*|$\s]+))|\[(?P<place>-?[0-9]{1,4}|\*)\]")
 _MAX_STEPS = 12
 
 
@@ -56,15 +56,15 @@ def load(frame: str | bytes) -> object:
 def parse(text: str) -> tuple[Step, ...]:
     """Split one path (without alternatives) into its steps, the leading ``$`` dropped."""
     rest = text.strip()
-    if rest.startswith("$"):
-        rest = rest[1:]
-    elif not rest:
+    if not rest:
         raise PathError("a path must not be empty; use $ for the document itself")
+    from_document = rest.startswith("$")
+    rest = rest.removeprefix("$")
     steps: list[Step] = []
     at = 0
     while at < len(rest):
         found = _TOKEN.match(rest, at)
-        if found is None or (at == 0 and rest[0] == "." and not text.lstrip().startswith("$")):
+        if found is None or (not found["place"] and bool(found["dot"]) != (from_document or at > 0)):
             raise PathError(
                 f"cannot read {rest[at:]!r}: write keys as a.b, places as [0], all as [*], any key as *"
             )

@@ -17,7 +17,7 @@ from exchanges.feed.paths import MISSING, Number, Path, load
 from exchanges.feed.quirks import AckRule, RefusalRule, Reply
 from exchanges.feed.spec import FeedSpec
 from exchanges.feed.subscriptions import Subscriptions, SymbolState
-from exchanges.feed.templates import Frame, Moment, fill, render
+from exchanges.feed.templates import REPLY_VALUE, Frame, Moment, fill, render
 from pricing.tick import Tick
 
 PING: Final = object()
@@ -31,7 +31,6 @@ RECONNECT_AFTER_NOTICE_S: Final = (
 
 R = TypeVar("R")
 Control = tuple[str, Test, Callable[[object, int, int], None]]  # kind, condition, action
-_REPLY_PLACEHOLDER = re.compile(r"\{(\$[^{}]*)\}")
 
 
 class Hangup(NamedTuple):
@@ -263,8 +262,11 @@ class FeedProtocol:
         self._send_queued(mono_ns)
 
     def _on_ack(self, rule: AckRule, document: object, wall_ns: int, mono_ns: int) -> None:
-        named = Path(rule.symbol_path).every(document) if rule.symbol_path else None
-        self._subscriptions.acknowledged(named and [str(name) for name in named if isinstance(name, str)])
+        if not rule.symbol_path:
+            self._subscriptions.acknowledged(None)
+            return
+        named = Path(rule.symbol_path).every(document)
+        self._subscriptions.acknowledged([str(name) for name in named if isinstance(name, str)])
 
     def _on_channel(self, document: object, wall_ns: int, mono_ns: int) -> None:
         assert self._quirks.channel is not None
@@ -286,7 +288,7 @@ class FeedProtocol:
             self._listening_mono_ns = mono_ns  # silence counts from now on
 
     def _on_reply(self, reply: Reply, document: object, wall_ns: int, mono_ns: int) -> None:
-        frame = _REPLY_PLACEHOLDER.sub(lambda found: _json_at(found[1], document), reply.frame)
+        frame = REPLY_VALUE.sub(lambda found: _json_at(found[1], document), reply.frame)
         self._outgoing.append(fill(frame, self._moment(wall_ns)))
 
     # Asking
@@ -379,7 +381,7 @@ def _json_at(path: str, document: object) -> str:
 
 
 def _inflate(frame: bytes) -> bytes:
-    """Inflate a gzip frame; raise ValueError when it is broken, over the limit, or cut: the checksum ends it."""
+    """Inflate a gzip frame; raise ValueError when it is broken, too long, or cut: the checksum ends it."""
     inflater = zlib.decompressobj(wbits=31)
     try:
         text = inflater.decompress(frame, MAX_FRAME_BYTES)

@@ -5,24 +5,30 @@ so `{}` is a whole set of quirks. A *match* is an object of path → condition, 
 `trade_match`; all conditions must hold.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from exchanges.feed.matching import MatchError, compile_match
+from exchanges.feed.paths import Path, PathError
+from exchanges.feed.templates import REPLY_VALUE
 from exchanges.feed.timestamps import FORMATS
 
 Match = dict[str, Any]  # path → literal, {"starts_with": text} or {"present": true|false}
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
 Count = Annotated[int, Meta(ge=0, le=100_000)]
 Text = Annotated[str, Meta(max_length=2_000)]
+Given = Annotated[str, Meta(min_length=1, max_length=2_000)]
+Conditions = Annotated[Match, Meta(min_length=1)]  # none at all would hold for no frame
 TimestampFormat = Literal[FORMATS]  # type: ignore[valid-type]  # the names are the keys of the table of readers
 
 
 class TradeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A further kind of trade frame; what is empty is taken from the columns."""
 
-    trade_match: Match
+    trade_match: Conditions
     trades_path: Text = ""
     symbol_path: Text = ""
     price_path: Text = ""
@@ -36,7 +42,7 @@ class AckRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     (not named).
     """
 
-    match: Match
+    match: Conditions
     symbol_path: Text = ""
 
 
@@ -46,7 +52,7 @@ class RefusalRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     `symbol` at symbol_path, or cut out of the text at message_path by symbol_pattern.
     """
 
-    match: Match
+    match: Conditions
     message_path: Text = ""
     symbol_path: Text = ""
     symbol_pattern: Text = ""
@@ -57,16 +63,16 @@ class RefusalRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to answer to a frame; `{$.path}` in `frame` stands for the value at that path, as JSON."""
 
-    match: Match
-    frame: Text
+    match: Conditions
+    frame: Given
 
 
 class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The socket's address comes from a POST: `{ENDPOINT}`, `{TOKEN}` (URL-encoded) and `{UUID}` fill ws_url."""
+    """The socket's address comes from a POST: `{ENDPOINT}`, `{TOKEN}` (URL-encoded), `{UUID}` fill ws_url."""
 
-    url: Text
-    endpoint_path: Text
-    token_path: Text
+    url: Given
+    endpoint_path: Given
+    token_path: Given
 
 
 class Connect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,9 +90,9 @@ class Connect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Trades name a channel number; the frame that matches says which symbol it stands for."""
 
-    match: Match
-    id_path: Text
-    symbol_path: Text
+    match: Conditions
+    id_path: Given
+    symbol_path: Given
 
 
 class Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,7 +101,7 @@ class Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     time_path: Text = ""
     time_format: TimestampFormat | None = None
     symbol_path: Text = ""
-    error_match: tuple[Match, ...] = ()
+    error_match: tuple[Conditions, ...] = ()
     rate_per_s: Annotated[int, Meta(ge=1, le=1_000)] = 5
 
 
@@ -114,11 +120,11 @@ class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     acks: tuple[AckRule, ...] = ()
     refusals: tuple[RefusalRule, ...] = ()
     replies: tuple[Reply, ...] = ()
-    pong: tuple[Match, ...] = ()
+    pong: tuple[Conditions, ...] = ()
     pong_text: Text = ""
-    reconnect: tuple[Match, ...] = ()
-    pause: tuple[Match, ...] = ()
-    resume: tuple[Match, ...] = ()
+    reconnect: tuple[Conditions, ...] = ()
+    pause: tuple[Conditions, ...] = ()
+    resume: tuple[Conditions, ...] = ()
 
     silence_limit_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0  # no trade at all for so long: dial again
     frame_limit_s: Seconds = 0  # no frame of any kind; 0: only the protocol ping tells
@@ -138,3 +144,49 @@ def quirks_schema() -> dict[str, Any]:
     """Return the JSON Schema of the column."""
     (reference,), components = msgspec.json.schema_components([Quirks], ref_template="#/$defs/{name}")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **reference, "$defs": components}
+
+
+_PATH_FIELDS = frozenset(
+    {
+        "trade_id_path",
+        "id_path",
+        "time_path",
+        "endpoint_path",
+        "token_path",
+        "message_path",
+        "trades_path",
+        "symbol_path",
+        "price_path",
+        "timestamp_path",
+    }
+)
+_MATCH_FIELDS = frozenset({"match", "trade_match", "wait_for"})
+_MATCH_LISTS = frozenset({"pong", "reconnect", "pause", "resume", "error_match"})
+
+
+def unusable(rule: msgspec.Struct, where: str = "") -> list[str]:
+    """Say what the schema cannot: paths, conditions and patterns that cannot be read."""
+    messages: list[str] = []
+    for field in rule.__struct_fields__:
+        value, place = getattr(rule, field), f"{where}{field}"
+        try:
+            if field in _PATH_FIELDS and value:
+                Path(value)
+            elif field in _MATCH_FIELDS:
+                compile_match(value)
+            elif field in _MATCH_LISTS:
+                for match in value:
+                    compile_match(match)
+            elif field == "frame":
+                for path in REPLY_VALUE.findall(value):
+                    Path(path)
+            elif field == "symbol_pattern" and value and re.compile(value).groups < 1:
+                messages.append(f"{place}: must have one group, around the symbol")
+        except (PathError, MatchError, re.error) as error:
+            messages.append(f"{place}: {error}")
+        children = value if isinstance(value, tuple) else (value,)
+        for number, child in enumerate(children):
+            if isinstance(child, msgspec.Struct):
+                inner = f"{place}[{number}]." if isinstance(value, tuple) else f"{place}."
+                messages += unusable(child, inner)
+    return messages

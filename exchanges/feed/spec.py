@@ -12,10 +12,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import jsonschema
 import msgspec
+from jsonschema.exceptions import ValidationError, best_match
 
 from exchanges.feed.matching import MatchError, compile_match
 from exchanges.feed.paths import Path, PathError
-from exchanges.feed.quirks import Quirks, quirks_schema
+from exchanges.feed.quirks import Quirks, quirks_schema, unusable
 from exchanges.feed.templates import TemplateError, check_ping, check_subscribe
 from exchanges.feed.timestamps import FORMATS
 
@@ -178,7 +179,14 @@ def _text(value: Any, *, limit: int = MAX_COLUMN_CHARACTERS, empty: bool = False
         raise _Refused("must not be empty")
     if len(value) > limit:
         raise _Refused(f"is longer than {limit} characters")
+    if not _is_storable(value):
+        raise _Refused("must not contain NUL or half a surrogate pair")
     return value.strip()
+
+
+def _is_storable(text: str) -> bool:
+    """Tell whether every database and every JSON reader takes the text."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _name(value: Any) -> str:
@@ -243,12 +251,14 @@ def _url(schemes: tuple[str, ...], *, empty: bool = False) -> Callable[[Any], st
 
 def _json(value: Any) -> Any:
     """Return JSON that may come as a value or as text."""
-    if not isinstance(value, str):
-        return value
     try:
-        return json.loads(value) if value.strip() else {}
-    except (ValueError, RecursionError) as error:
+        document = value if not isinstance(value, str) else json.loads(value) if value.strip() else {}
+        written = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
         raise _Refused(f"is not JSON: {error}") from None
+    if not _is_storable(written.replace("\\u0000", "\0")):
+        raise _Refused("must not contain NUL or half a surrogate pair")
+    return document
 
 
 def _match(value: Any) -> dict[str, Any]:
@@ -283,53 +293,21 @@ def _template(value: Any) -> str:
     return _text(text)
 
 
+def _described(fault: ValidationError) -> str:
+    """Name the field: of alternatives (a rule, or none) the fault inside the one that was meant."""
+    fault = best_match([fault]) or fault
+    return f"{fault.json_path.removeprefix('$').lstrip('.') or 'quirks'}: {fault.message[:300]}"
+
+
 def _quirks(value: Any) -> Quirks:
     document = {} if value is None else _json(value)
     faults = sorted(_QUIRKS_VALIDATOR.iter_errors(document), key=lambda fault: fault.json_path)
     if faults:
-        raise _Refused(
-            *(
-                f"{fault.json_path.removeprefix('$').lstrip('.') or 'quirks'}: {fault.message}"
-                for fault in faults[:20]
-            )
-        )
+        raise _Refused(*(_described(fault) for fault in faults[:20]))
     quirks = msgspec.convert(document, Quirks, strict=False)
-    if messages := list(_unusable_quirks(quirks)):
+    if messages := unusable(quirks):
         raise _Refused(*messages)
     return quirks
-
-
-_PATH_FIELDS = frozenset(
-    "trade_id_path id_path time_path endpoint_path token_path message_path"
-    " trades_path symbol_path price_path timestamp_path".split()
-)
-_MATCH_FIELDS = frozenset({"match", "trade_match", "wait_for"})
-_MATCH_LISTS = frozenset({"pong", "reconnect", "pause", "resume", "error_match"})
-
-
-def _unusable_quirks(rule: msgspec.Struct, where: str = "") -> list[str]:
-    """Say what the schema cannot: paths, conditions and patterns that cannot be read."""
-    messages: list[str] = []
-    for field in rule.__struct_fields__:
-        value, place = getattr(rule, field), f"{where}{field}"
-        try:
-            if field in _PATH_FIELDS and value:
-                Path(value)
-            elif field in _MATCH_FIELDS:
-                compile_match(value)
-            elif field in _MATCH_LISTS:
-                for match in value:
-                    compile_match(match)
-            elif field == "symbol_pattern" and value and re.compile(value).groups < 1:
-                messages.append(f"{place}: must have one group, around the symbol")
-        except (PathError, MatchError, re.error) as error:
-            messages.append(f"{place}: {error}")
-        children = value if isinstance(value, tuple) else (value,)
-        for number, child in enumerate(children):
-            if isinstance(child, msgspec.Struct):
-                inner = f"{place}[{number}]." if isinstance(value, tuple) else f"{place}."
-                messages += _unusable_quirks(child, inner)
-    return messages
 
 
 _RULES: tuple[_ColumnRule, ...] = (
@@ -367,6 +345,17 @@ def _check_together(values: dict[str, Any]) -> dict[str, list[str]]:
         check_ping(values["ping_payload"])
     except TemplateError as error:
         errors["ping_payload"] = [str(error)]
+    quirks: Quirks = values["quirks"]
+    if quirks.unsubscribe_template:
+        try:
+            check_subscribe(quirks.unsubscribe_template, values["symbol_template"], in_url=False)
+        except TemplateError as error:
+            if error.column == "subscribe_template":
+                errors["quirks"] = [f"unsubscribe_template: {error}"]
+    if "{ENDPOINT}" in values["ws_url"] and quirks.connect.token is None:
+        errors["ws_url"] = [
+            "contains {ENDPOINT}, but quirks has no connect.token that says where to ask for it"
+        ]
     if values["rest_url"]:
         if "{SYMBOL}" not in values["rest_url"]:
             errors["rest_url"] = ["must contain {SYMBOL}"]

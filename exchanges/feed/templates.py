@@ -13,6 +13,7 @@ from typing import NamedTuple
 _NAMES = ("SYMBOLS", "SYMBOL", "NOW_S", "NOW_MS", "ID", "UUID")
 _LOOKS_LIKE_ONE = re.compile(r"\{([A-Z][A-Z_]*)\}")
 _decoder = json.JSONDecoder()
+REPLY_VALUE = re.compile(r"\{(\$[^{}]*)\}")  # in a reply: the value at that path of the frame it answers
 
 
 class TemplateError(ValueError):
