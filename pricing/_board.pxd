@@ -33,7 +33,7 @@ cpdef enum:
     MAX_EXCHANGES = 64
     STATUS_BYTES = 262_144   # longest status document
     MAX_SLOTS = 16_777_216
-    READ_TRIES = 64          # a read that the writer overtook so often is a miss: some 10 µs
+    READ_TRIES = 512         # a read that the writer overtakes so often is a miss: at most some 50 µs
 
 cdef enum:
     EXCHANGE_INDEX = 128     # entries; a power of two, at least twice the rows

@@ -1,4 +1,4 @@
-"""A process that writes one slot of a board as fast as it can: ``python -m tests.pricing.board_writer DIR``."""
+"""A process that writes one slot of a board at full speed: ``python -m tests.pricing.board_writer DIR``."""
 
 from __future__ import annotations
 
