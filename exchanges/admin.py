@@ -1,7 +1,9 @@
 """Feeds and assets in the command centre. Every change goes through `services.py`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
@@ -20,6 +22,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from exchanges import services
+from exchanges.batches import ASSET_COLUMNS
 from exchanges.exceptions import FeedNotFound
 from exchanges.feed.spec import SpecError
 from exchanges.forms import AssetForm, FeedForm
@@ -30,9 +33,24 @@ from exchanges.services import Author, Door
 
 CHECK_SECONDS = 10.0
 
+if TYPE_CHECKING:
+    from exchanges.live import LiveFeed, LivePrice
+
+    class FeedRow(ExchangeFeed):
+        """A feed as the list shows it."""
+
+        live: LiveFeed
+        asset_count: int
+        home_count: int
+
+    class AssetRow(ExchangeAsset):
+        """A listing as the list shows it."""
+
+        live: LivePrice | None
+
 
 def _author(request: HttpRequest) -> Author:
-    return Author(Door.ADMIN, request.user)
+    return Author(Door.ADMIN, request.user if request.user.is_authenticated else None)
 
 
 M = TypeVar("M", bound=Model)
@@ -137,19 +155,19 @@ class FeedAdmin(ServiceAdmin):
         return (*self.readonly_fields, "name") if obj else self.readonly_fields
 
     @display(description="Exchange", ordering="display_name", header=True)
-    def title(self, feed: ExchangeFeed) -> list[str]:
+    def title(self, feed: FeedRow) -> list[str]:
         return [feed.display_name, feed.name]
 
     @display(description="Enabled", ordering="enabled", label={"on": "success", "off": "danger"})
-    def is_enabled(self, feed: ExchangeFeed) -> str:
+    def is_enabled(self, feed: FeedRow) -> str:
         return "on" if feed.enabled else "off"
 
     @display(description="State")
-    def state(self, feed: ExchangeFeed) -> SafeString:
+    def state(self, feed: FeedRow) -> SafeString:
         return state_badge(feed.name, feed.live)
 
     @display(description="Assets", ordering="asset_count")
-    def assets(self, feed: ExchangeFeed) -> SafeString:
+    def assets(self, feed: FeedRow) -> SafeString:
         return format_html(
             '<a class="tb-link" href="{}">{}</a> · {} homes',
             _assets_url(feed),
@@ -158,15 +176,15 @@ class FeedAdmin(ServiceAdmin):
         )
 
     @display(description="Ticks")
-    def ticks(self, feed: ExchangeFeed) -> SafeString:
+    def ticks(self, feed: FeedRow) -> SafeString:
         return feed_cell(feed.name, "ticks", count_text(feed.live.ticks))
 
     @display(description="Last tick")
-    def last_tick(self, feed: ExchangeFeed) -> SafeString:
+    def last_tick(self, feed: FeedRow) -> SafeString:
         return feed_cell(feed.name, "last_tick_age_ms", age_text(feed.live.last_tick_age_ms))
 
     @display(description="Reconnects")
-    def reconnects(self, feed: ExchangeFeed) -> SafeString:
+    def reconnects(self, feed: FeedRow) -> SafeString:
         return feed_cell(feed.name, "reconnects", count_text(feed.live.status.reconnects))
 
     @display(description="Now")
@@ -308,19 +326,19 @@ class AssetAdmin(ServiceAdmin):
         return ("asset", "exchange") if obj else ()  # they are what a listing is known by
 
     @display(description="Home", ordering="home", label={"home": "primary"})
-    def is_home(self, row: ExchangeAsset) -> str:
+    def is_home(self, row: AssetRow) -> str:
         return "home" if row.home else ""
 
     @display(description="Price")
-    def price(self, row: ExchangeAsset) -> SafeString:
+    def price(self, row: AssetRow) -> SafeString:
         return asset_cell(row, "price", row.live.price if row.live else "–", row.live)
 
     @display(description="Age")
-    def age(self, row: ExchangeAsset) -> SafeString:
+    def age(self, row: AssetRow) -> SafeString:
         return asset_cell(row, "age_ms", age_text(row.live.age_ms if row.live else None), row.live)
 
     def save_model(self, request: HttpRequest, obj: ExchangeAsset, form: AssetForm, change: bool) -> None:
-        row = {field: getattr(obj, field) for field in services.ASSET_COLUMNS}
+        row = {field: getattr(obj, field) for field in ASSET_COLUMNS}
         (saved,) = services.save_assets(rows=[row], exchange=obj.exchange_id, author=_author(request))
         obj.pk = saved.pk
 

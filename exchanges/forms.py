@@ -65,7 +65,7 @@ class RowForm(forms.ModelForm):
             messages = "; ".join(errors.message_dict[field])
             errors.error_dict.setdefault(NON_FIELD_ERRORS, []).append(ValidationError(f"{field}: {messages}"))
             del errors.error_dict[field]
-        super()._update_errors(errors)
+        super()._update_errors(errors)  # type: ignore[misc]  # Django's own hook, not in its stubs
 
 
 class _Indented(json.JSONEncoder):
