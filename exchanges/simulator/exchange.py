@@ -64,6 +64,7 @@ class SimulatedExchange:
         self.limits = limits or dialect.LIMITS
         self.tape = Tape(name, dialect.NOTATION, walk, seed=seed, first_id=dialect.FIRST_ID)
         self.lines: set[Line] = set()
+        self.knocking: set[Line] = set()  # clients whose handshake waits for a silence to end
         self.received: deque[str] = deque(maxlen=_REMEMBERED_FRAMES)
         self.counts: Counter[str] = Counter()
         self.faults: list[f.Fault] = []
@@ -276,5 +277,5 @@ class SimulatedExchange:
             self._closing_ns = now_ns + int(fault.close_after_s * SECOND_NS)
 
     def _obey(self) -> None:
-        for line in tuple(self.lines):
+        for line in (*self.lines, *self.knocking):
             line.obey()

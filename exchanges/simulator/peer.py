@@ -121,6 +121,7 @@ class Peer(asyncio.Protocol):
         self._exchange = exchange
         self.obey()
         if self._frozen:
+            exchange.knocking.add(self)
             return  # half-open: the kernel has accepted, nobody answers until obey() goes on
         exchange.counts["handshakes"] += 1
         self._simulator.changed()
@@ -249,7 +250,8 @@ class Peer(asyncio.Protocol):
         self._frozen, was_frozen = frozen, self._frozen
         if was_frozen and not frozen:
             self._transport.resume_reading()
-            if self._websocket is None:
+            if self in self._exchange.knocking:
+                self._exchange.knocking.discard(self)
                 self._knock(self._target())
         if self.fragments is not None and self._exchange.active(f.EndlessFragments) is None:
             self.hang_up(0)  # its message can no longer end well
@@ -285,6 +287,7 @@ class Peer(asyncio.Protocol):
         self.gone = True
         if self._exchange is not None:
             self._exchange.lines.discard(self)
+            self._exchange.knocking.discard(self)
 
 
 def _phrase(status: int) -> str:

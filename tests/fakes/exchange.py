@@ -16,8 +16,8 @@ def no_reply(frame: str) -> Sequence[Out]:
 class FakeExchange(Simulator):
     """Serve one exchange, ``name``.
 
-    ``on_connect`` is said to each client at once, ``reply`` answers each of its frames, ``say()`` sends more at
-    any time, ``bodies`` are the REST answers by path. The simulator's faults work here too.
+    ``on_connect`` is said to each client at once, ``reply`` answers each of its frames, ``say()`` sends more,
+    ``bodies`` are the REST answers by path. The simulator's faults work here too.
     """
 
     def __init__(

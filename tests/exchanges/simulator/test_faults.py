@@ -38,7 +38,7 @@ def read(data: bytes) -> Read:
 
 
 def test_every_kind_is_read_from_its_own_name() -> None:
-    extra = {
+    extra: dict[str, dict[str, object]] = {
         "redirect": {"url": "http://x/"},
         "quiet-symbols": {"symbols": ["A"]},
         "refused-symbol": {"symbols": ["A"]},
