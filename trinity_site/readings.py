@@ -6,7 +6,7 @@ something happens, and a page lets the age grow by itself.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from exchanges.live import Live
 from pricing import health
@@ -18,7 +18,7 @@ from pricing.parameters import MS, Parameters
 SHOWN_ASSETS = ("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC", "BCH")
 TRAIL_POINTS = 60
 
-Row = dict[str, object]
+Row = dict[str, Any]  # Any: JSON values
 
 
 class Price(Protocol):
@@ -58,12 +58,12 @@ class PublicReading:
         self._board = board
         self._view = view
         self._parameters = parameters
-        self._clock = clock
+        self.clock = clock
         self.trails: dict[str, deque[str]] = {asset: deque(maxlen=TRAIL_POINTS) for asset in SHOWN_ASSETS}
 
     def read(self) -> Mapping[str, Row]:
         """Return the rows `price/<asset>` and `exchange/<name>`, and let the trails grow by one point."""
-        mono_ns = self._clock.mono_ns()
+        mono_ns = self.clock.mono_ns()
         rows = {f"price/{asset}": row for asset, row in self.prices(mono_ns).items()}
         for asset, trail in self.trails.items():
             row = rows.get(f"price/{asset}")
@@ -77,6 +77,11 @@ class PublicReading:
             }
         return rows
 
+    def now(self) -> tuple[int, dict[str, Row]]:
+        """Return the moment on the pages' clock, and the prices of that moment."""
+        mono_ns = self.clock.mono_ns()
+        return self.clock.at_ms(mono_ns), self.prices(mono_ns)
+
     def prices(self, mono_ns: int) -> dict[str, Row]:
         """Return the shown assets of which a price is known, however old it is."""
         exchanges = self._view.catalogue().exchanges
@@ -89,7 +94,7 @@ class PublicReading:
                     "quote": price.quote,
                     "exchange": exchanges[price.exchange].display_name,
                     "source": price.source,
-                    "at_ms": self._clock.at_ms(mono_ns - price.age_ns(mono_ns)),
+                    "at_ms": self.clock.at_ms(mono_ns - price.age_ns(mono_ns)),
                 }
         return rows
 
@@ -124,8 +129,8 @@ def feed_rows(live: Live, exchanges: Iterable[ExchangeRow], clock: Clock) -> Map
             "ticks": feed.ticks,
             "symbols": feed.status.symbols,
             "live": feed.status.live,
-            "refused": sum(feed.status.refusals.values()),
-            "refused_symbols": len(feed.status.refused_symbols),
+            "refused": len(feed.status.refused_symbols),
+            "refused_ticks": sum(feed.status.refusals.values()),
             "reconnects": feed.status.reconnects,
             "stuck": len(feed.status.stuck_assets),
         }

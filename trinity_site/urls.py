@@ -3,7 +3,15 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from trinity_site import views
+
 urlpatterns = [
+    path("", views.home, name="home"),
+    path("docs", views.docs, name="docs"),
+    path("status", views.status, name="status"),
     path("admin/", include("exchanges.urls")),  # before the pages, which answer to everything below admin/
     path("admin/", admin.site.urls),
 ]
+
+handler404 = "trinity_site.views.not_found"
+handler500 = "trinity_site.views.server_error"

@@ -1,0 +1,92 @@
+// The demo: choose an exchange, then one of its assets; see the question as curl and the answer as it came.
+
+const form = document.querySelector("[data-demo]");
+const exchanges = form.elements.exchange;
+const assets = form.elements.asset;
+const field = (name) => document.querySelector(`[data-demo-${name}]`);
+const [command, answer, summary] = [field("command"), field("answer"), field("summary")];
+
+let newest = 0; // only the answer to the newest question is shown
+
+function question() {
+  const parameters = new URLSearchParams({ asset: assets.value });
+  if (exchanges.value) parameters.set("exchange", exchanges.value);
+  return `/price?${parameters}`;
+}
+
+async function ask() {
+  const number = (newest += 1);
+  const path = question();
+  command.textContent = `curl '${location.origin}${path}'`;
+  const began = performance.now();
+  let status, body;
+  try {
+    const response = await fetch(path, { cache: "no-store" });
+    status = response.status;
+    body = await response.json();
+  } catch {
+    if (number === newest) showFailure();
+    return;
+  }
+  if (number !== newest) return;
+  showJson(body);
+  const took = Math.max(1, Math.round(performance.now() - began));
+  summary.textContent = status === 200
+    ? `${body.asset}: ${body.price} ${body.quote} from ${body.exchange}, answered in ${took} ms`
+    : `${status}: ${body.title}`;
+  summary.dataset.ok = String(status === 200);
+}
+
+function showFailure() {
+  answer.replaceChildren();
+  summary.textContent = "The node does not answer. Is it running?";
+  summary.dataset.ok = "false";
+}
+
+const PARTS = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\d+(?:\.\d+)?|\b(?:true|false|null)\b/g;
+
+/** Show JSON one member a line, as text in coloured pieces. */
+function showJson(body) {
+  const text = JSON.stringify(body, null, 2);
+  const pieces = [];
+  let end = 0;
+  for (const match of text.matchAll(PARTS)) {
+    const [all, quoted, colon] = match;
+    const piece = document.createElement("span");
+    piece.className = colon ? "json-key" : quoted ? "json-text" : "json-value";
+    piece.textContent = colon ? quoted : all;
+    pieces.push(text.slice(end, match.index), piece);
+    end = match.index + (colon ? quoted.length : all.length);
+  }
+  answer.replaceChildren(...pieces, text.slice(end));
+}
+
+/** Offer the assets of the chosen exchange, keeping the chosen asset where it is listed there too. */
+async function offerAssets() {
+  const path = exchanges.value ? `/assets?exchange=${encodeURIComponent(exchanges.value)}` : "/assets";
+  const response = await fetch(path);
+  if (!response.ok) return;
+  const wanted = assets.value;
+  const names = (await response.json()).assets.map((row) => row.asset);
+  assets.replaceChildren(...names.map((name) => new Option(name, name, name === "BTC", name === wanted)));
+  if (!names.includes(wanted)) assets.value = names.includes("BTC") ? "BTC" : names[0];
+}
+
+exchanges.addEventListener("change", async () => {
+  await offerAssets().catch(showFailure);
+  await ask();
+});
+assets.addEventListener("change", ask);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+
+// An exchange that goes live while the page is open can be chosen at once; one that is taken out, no longer.
+document.addEventListener("exchange", ({ detail: { name, title, gone } }) => {
+  const known = [...exchanges.options].find((option) => option.value === name);
+  if (gone && known && !known.selected) known.remove();
+  if (!gone && !known) exchanges.add(new Option(title, name));
+});
+
+ask();

@@ -1,0 +1,172 @@
+"""The public pages. They read the board and the catalogue in memory; none of them asks the database."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from exchanges.api import PROBLEMS as OPERATOR_PROBLEMS
+from pricing import openapi
+from pricing.catalogue import EMPTY, Catalogue
+from pricing.health import exchange_ages_ms
+from pricing.parameters import Parameters
+from pricing.protocol import PROBLEMS, Problem, render_problem, shorten
+from trinity_site.readings import SHOWN_ASSETS, state_of, trail_points
+from trinity_site.reference import Reference, make_reference
+from trinity_site.runtime import Runtime
+
+STATE_WORDS = {"live": "live", "delayed": "delayed", "silent": "no data"}
+TRAIL_WIDTH, TRAIL_HEIGHT = 120, 32  # as in home.js
+
+Context = dict[str, Any]  # Any: what a template is given
+
+
+@require_safe
+@never_cache
+async def home(request: HttpRequest) -> HttpResponse:
+    """Show live prices and the demo."""
+    runtime = runtime_of(request)
+    catalogue = catalogue_of(runtime)
+    parameters = parameters_of(runtime)
+    context: Context = {
+        "exchanges": exchange_rows(runtime),
+        "assets": sorted(catalogue.assets),
+        "asset_count": len(catalogue.assets),
+        "cards": price_cards(runtime, catalogue),
+        "ttl_ms": parameters.price_ttl_ms,
+        "ttl_s": parameters.price_ttl_ms // 1000,
+        "site": site_of(request),
+    }
+    return page(request, "home", context)
+
+
+@require_safe
+@never_cache
+async def status(request: HttpRequest) -> HttpResponse:
+    """Show the state of every exchange as of now."""
+    runtime = runtime_of(request)
+    rows = exchange_rows(runtime)
+    context: Context = {
+        "exchanges": rows,
+        "verdict": verdict(rows),
+        "ttl_s": parameters_of(runtime).price_ttl_ms // 1000,
+        "read_at": datetime.now(UTC).strftime("%H:%M:%S"),
+    }
+    return page(request, "status", context)
+
+
+@require_safe
+async def docs(request: HttpRequest) -> HttpResponse:
+    """Show the documentation, with commands that ask this very node."""
+    return page(request, "docs", {"reference": reference_of(site_of(request))})
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return failure(request, Problem("not_found", f"There is nothing at {shorten(request.path)!r}."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return failure(request, Problem("internal_error", "The error has been logged; please try again."))
+
+
+def failure(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Answer browsers with a page and everybody else as the price interface does."""
+    wanted = request.get_preferred_type(["application/problem+json", "text/html"])
+    if wanted == "text/html":
+        return render(request, f"{problem.status}.html", site_context(), status=problem.status)
+    body = render_problem(problem)
+    return HttpResponse(body, status=problem.status, content_type="application/problem+json")
+
+
+def page(request: HttpRequest, name: str, context: Context) -> HttpResponse:
+    return render(request, f"trinity/{name}.html", {**site_context(), "page": name, **context})
+
+
+def site_context() -> Context:
+    return {"simulated": bool(settings.TRINITY_SIMULATOR_URL)}
+
+
+def site_of(request: HttpRequest) -> str:
+    return request.build_absolute_uri("/").rstrip("/")
+
+
+@lru_cache(maxsize=8)  # a node has few names; Host is checked before it gets here
+def reference_of(site: str) -> Reference:
+    return make_reference(openapi.document(), site, {**OPERATOR_PROBLEMS, **PROBLEMS})
+
+
+def runtime_of(request: HttpRequest) -> Runtime | None:
+    """Find what the server put into the request's state; None where there is no such server."""
+    scope: Mapping[str, Any] = getattr(request, "scope", {})
+    runtime: Runtime | None = scope.get("state", {}).get("runtime")
+    return runtime
+
+
+def catalogue_of(runtime: Runtime | None) -> Catalogue:
+    return runtime.prices.view.catalogue() if runtime else EMPTY
+
+
+def parameters_of(runtime: Runtime | None) -> Parameters:
+    return runtime.prices.parameters if runtime else Parameters()
+
+
+def price_cards(runtime: Runtime | None, catalogue: Catalogue) -> list[Context]:
+    """Describe the shown assets that are listed; one without a price has a card that waits for it."""
+    if runtime is None:
+        return []
+    reading = runtime.live.reading
+    now_ms, prices = reading.now()
+    cards = []
+    for asset in SHOWN_ASSETS:
+        if asset in catalogue.assets:
+            row = prices.get(asset, {})
+            trail = reading.trails[asset]
+            cards.append(
+                {
+                    "asset": asset,
+                    **row,
+                    "age_ms": max(0, now_ms - row["at_ms"]) if row else "",
+                    "trail": " ".join(trail),
+                    "points": trail_points(trail, width=TRAIL_WIDTH, height=TRAIL_HEIGHT),
+                }
+            )
+    return cards
+
+
+def exchange_rows(runtime: Runtime | None) -> list[Context]:
+    if runtime is None:
+        return []
+    ttl_ms = parameters_of(runtime).price_ttl_ms
+    ages_ms = exchange_ages_ms(runtime.board, runtime.live.reading.clock.mono_ns())
+    catalogue = catalogue_of(runtime)
+    rows = []
+    for name, info in catalogue.exchanges.items():
+        state = state_of(ages_ms.get(name), ttl_ms)
+        rows.append(
+            {
+                "key": name,
+                "name": info.display_name,
+                "quote": info.quote,
+                "assets": sum(name in runtime.prices.view.exchanges_of(asset) for asset in catalogue.assets),
+                "age_ms": ages_ms.get(name),
+                "state": state,
+                "word": STATE_WORDS[state],
+            }
+        )
+    return rows
+
+
+def verdict(rows: list[Context]) -> dict[str, str]:
+    """Say in one line how things are."""
+    late = [row["name"] for row in rows if row["state"] != "live"]
+    if not rows or len(late) == len(rows):
+        return {"state": "silent", "text": "No live prices at the moment."}
+    if late:
+        return {"state": "delayed", "text": f"Prices are live; {', '.join(late)} not at the moment."}
+    return {"state": "live", "text": "All exchanges are live."}
