@@ -130,7 +130,8 @@ class PriceApi:
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
         route = self._routes.get(scope["path"])
-        on_health_port = self._health_port is not None and scope["server"][1] == self._health_port
+        port = (scope.get("server") or (None, None))[1]  # unknown behind some servers, None on a unix socket
+        on_health_port = port is not None and port == self._health_port
         if route is None or route.on_health_port is not on_health_port:
             return refuse(Problem("not_found", f"There is nothing at {shorten(scope['path'])!r}."))
         if not on_health_port:

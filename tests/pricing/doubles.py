@@ -194,7 +194,7 @@ async def ask(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: bytes | list[bytes] = b"",
-    port: int = 8080,
+    server: tuple[str, int | None] | None = ("127.0.0.1", 8080),
 ) -> Answer:
     """Drive an ASGI application as a server would, a body in one or several pieces."""
     path, _, query = target.partition("?")
@@ -209,7 +209,7 @@ async def ask(
         "path": path,
         "query_string": query.encode("latin-1"),
         "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
-        "server": ("127.0.0.1", port),
+        "server": server,
     }
     sent: list[dict[str, Any]] = []
 

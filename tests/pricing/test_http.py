@@ -18,6 +18,7 @@ from pricing.service import FallbackError
 from tests.pricing.doubles import Answer, World, ask
 
 HEALTH_PORT = 8081
+HEALTH = ("127.0.0.1", HEALTH_PORT)
 JSON = {"Content-Type": "application/json"}
 PUBLIC_PATHS = ("/price", "/prices", "/exchanges", "/asset-categories", "/assets", "/openapi.json")
 HEALTH_PATHS = ("/health/live", "/health/ready", "/metrics")
@@ -325,33 +326,42 @@ async def test_known_body_is_not_sent_again(api: PriceApi, path: str) -> None:
 @pytest.mark.parametrize("path", HEALTH_PATHS)
 async def test_health_is_answered_on_its_own_port_only(api: PriceApi, world: World, path: str) -> None:
     assert problem(await ask(api, path)) == (404, "not_found")
-    assert (await ask(api, path, port=HEALTH_PORT)).status in (200, 503)
+    assert (await ask(api, path, server=HEALTH)).status in (200, 503)
     assert problem(await ask(make_api(world, None), path)) == (404, "not_found")
 
 
 @pytest.mark.parametrize("path", [*PUBLIC_PATHS, "/nowhere", "/admin/"])
 async def test_nothing_else_is_answered_on_the_health_port(api: PriceApi, world: World, path: str) -> None:
-    assert problem(await ask(api, path, port=HEALTH_PORT)) == (404, "not_found")
+    assert problem(await ask(api, path, server=HEALTH)) == (404, "not_found")
     assert world.counters.seen() == {}
 
 
+@pytest.mark.parametrize("server", [None, ("/run/socket", None)])
+@pytest.mark.parametrize("health_port", [None, HEALTH_PORT])
+async def test_server_without_a_port_is_a_public_one(
+    world: World, server: tuple[str, None] | None, health_port: int | None
+) -> None:
+    answer = await ask(make_api(world, health_port), "/exchanges", server=server)
+    assert answer.status == 200
+
+
 async def test_live_is_answered_without_any_data(api: PriceApi) -> None:
-    answer = await ask(api, "/health/live", port=HEALTH_PORT)
+    answer = await ask(api, "/health/live", server=HEALTH)
     assert (answer.status, answer.json()) == (200, {"status": "live"})
 
 
 async def test_ready_means_fresh_data(world: World, api: PriceApi) -> None:
-    answer = await ask(api, "/health/ready", port=HEALTH_PORT)
+    answer = await ask(api, "/health/ready", server=HEALTH)
     assert (answer.status, answer.json()["status"]) == (503, "not_ready")
     world.tick("BTC", "kraken", "1")
-    answer = await ask(api, "/health/ready", port=HEALTH_PORT)
+    answer = await ask(api, "/health/ready", server=HEALTH)
     assert (answer.status, answer.json()["status"]) == (200, "degraded")
     assert [row["name"] for row in answer.json()["exchanges"]] == ["coinbase", "kraken", "okx"]
 
 
 async def test_metrics_are_prometheus_text(world: World, api: PriceApi) -> None:
     await ask(api, "/price")
-    answer = await ask(api, "/metrics", port=HEALTH_PORT)
+    answer = await ask(api, "/metrics", server=HEALTH)
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert b"\ntrinity_tcp_requests_total 1.0\n" in answer.body
 
