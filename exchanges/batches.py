@@ -41,7 +41,7 @@ class Batch:
         if not isinstance(asset, str) or not asset:
             self._error(number, "asset", "is missing" if asset is None else "must be text")
             return
-        if where not in self._exchanges:
+        if not isinstance(where, str) or where not in self._exchanges:
             self._error(number, "exchange", "is missing" if where is None else "There is no such exchange.")
             return
         if (asset, where) in self.listings:

@@ -10,7 +10,6 @@ from django.db import models
 from django.db.models import Count, Q
 from simple_history.models import HistoricalRecords
 
-from exchanges.documents import unstorable
 from exchanges.feed.spec import (
     ASSET,
     CATEGORIES,
@@ -114,9 +113,6 @@ class ExchangeFeed(models.Model):
             self.to_spec()
         except SpecError as error:
             raise ValidationError(error.errors) from error
-        for column, value in self.columns().items():
-            if reason := unstorable(value):
-                raise ValidationError({column: reason})
 
     def columns(self) -> dict[str, Any]:  # Any: JSON columns
         """Return the 19 columns in the order of the design."""

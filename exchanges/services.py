@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from asgiref.sync import sync_to_async
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, close_old_connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 from simple_history.utils import bulk_create_with_history, bulk_update_with_history
 
@@ -264,17 +264,23 @@ R = TypeVar("R")
 
 
 def _fresh_connection(read: Callable[[], R]) -> Callable[[], R]:
-    """Drop a database connection that went bad since the last read: these readers live long."""
+    """Drop a database connection that went bad or too old: these readers live as long as the process."""
 
     @functools.wraps(read)
     def reader() -> R:
-        close_old_connections()
+        _close_old_connections()
         try:
             return read()
         finally:
-            close_old_connections()
+            _close_old_connections()
 
     return reader
+
+
+def _close_old_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:  # a transaction around the caller is the caller's
+            connection.close_if_unusable_or_obsolete()
 
 
 @_fresh_connection
