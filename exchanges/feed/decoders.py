@@ -176,15 +176,24 @@ class _Builder:
             raise _Unsupported
         decode: Callable[[str | bytes], Any] = msgspec.json.Decoder(self._struct(self.root)).decode
         holds = self._conditions()
-        rows = self._rows()
+        steps = self._steps()
         read = self._fields()
 
         def decoder(frame: str | bytes) -> Iterable[Row] | None:
             try:
-                root = decode(frame)
-                return read(root, rows(root)) if holds is None or holds(root) else None
-            except (msgspec.DecodeError, UnicodeError, RecursionError, AttributeError):
+                root = rows = decode(frame)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
                 return None
+            if holds is not None and not holds(root):
+                return None
+            for step in steps:
+                if type(rows) is not list:
+                    rows = step(rows)
+                elif len(rows) == 1:  # one event a frame is the rule
+                    rows = step(rows[0])
+                else:
+                    rows = [child for parent in rows for child in _as_list(step(parent))]
+            return read(root, _as_list(rows))
 
         return decoder
 
@@ -203,28 +212,11 @@ class _Builder:
                 yield child
             yield from self._forbidden(child)
 
-    def _rows(self) -> Callable[[Any], Any]:
-        getters = []
-        start = self.root
-        for container in self.containers:
-            getters.append(attrgetter(self._attribute(start, container)))
-            start = container
-        if not getters:
-            return lambda root: (root,)
-        if len(getters) == 1:
-            get = getters[0]
-            return lambda root: _as_list(get(root))
-
-        def rows(root: Any) -> Any:
-            level = (root,)
-            for get in getters:
-                if len(level) == 1:  # one event a frame is the rule
-                    level = _as_list(get(level[0]))
-                else:
-                    level = [child for parent in level for child in _as_list(get(parent))]
-            return level
-
-        return rows
+    def _steps(self) -> list[Callable[[Any], Any]]:
+        """Return the steps from the document to the trades, one for each list on the way."""
+        starts = [self.root, *self.containers]
+        pairs = zip(starts, self.containers, strict=False)  # one start more
+        return [attrgetter(self._attribute(start, container)) for start, container in pairs]
 
     def _fields(self) -> Callable[[Any, Any], Iterable[Row]]:
         """Return the step from objects to (symbol, price, time, trade id)."""
