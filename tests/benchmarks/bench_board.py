@@ -1,7 +1,8 @@
 """Measure the board and print JSON: nanoseconds per read from C and from Python, and per write.
 
-``python -m tests.benchmarks.bench_board [SLOTS ...]``. Every asset is listed on six exchanges, and the slots
-are visited in random order: a large board is met with cold caches. *median* and *best* are over the rounds.
+``python -m tests.benchmarks.bench_board [SLOTS ...]``. Every asset is listed on six exchanges. *cold* visits
+all slots in random order, *hot* 150 of them, so that the look-up is told from the memory: *memory_access* is
+one load that waits for the one before, in the same order. *median* and *best* are over the rounds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,7 @@ from trinity_site.shared_memory import open_board_reader, open_board_writer
 HERE = Path(__file__).parent
 EXCHANGES = ["coinbase", "kraken", "okx", "bybit", "kucoin", "gateio"]
 READS, ROUNDS = 100_000, 9
+Place = tuple[str, str, int]  # asset, exchange, slot
 
 
 def compile_reads(folder: Path) -> ModuleType:
@@ -53,7 +56,7 @@ def per_call_ns(calls: int, run: Callable[[], object]) -> dict[str, float]:
     return {"median": round(statistics.median(figures), 1), "best": round(min(figures), 1)}
 
 
-def fill(writer: BoardWriter, slots: int) -> list[tuple[str, str, int]]:
+def fill(writer: BoardWriter, slots: int) -> list[Place]:
     for name in EXCHANGES:
         writer.set_exchange(name, source=f"{name}-ws", quote="USD")
     places = []
@@ -64,7 +67,7 @@ def fill(writer: BoardWriter, slots: int) -> list[tuple[str, str, int]]:
         writer.write(slot, "67123.45", 1, 2, 3)
         places.append((asset, exchange, slot))
     random.Random(1).shuffle(places)
-    return (places * (READS // slots + 1))[:READS]
+    return places
 
 
 def measure(slots: int, reads: ModuleType, data_dir: Path) -> dict[str, object]:
@@ -73,33 +76,44 @@ def measure(slots: int, reads: ModuleType, data_dir: Path) -> dict[str, object]:
         open_board_reader("Bench", data_dir, slots=slots) as reader,
     ):
         places = fill(writer, slots)
-        assets, exchanges, _ = zip(*places, strict=True)
-        c_assets = [asset.encode() for asset in assets]
-        c_exchanges = [exchange.encode() for exchange in exchanges]
-        assert reads.read_prices(reader, c_assets, c_exchanges, 1) == READS
         return {
             "slots": slots,
-            "c_read_ns": per_call_ns(READS, lambda: reads.read_prices(reader, c_assets, c_exchanges, 1)),
-            "c_best_ns": per_call_ns(READS, lambda: reads.read_bests(reader, c_assets, 1, 4, 10)),
-            "python_get_ns": per_call_ns(READS, lambda: get_all(reader, places)),
-            "python_best_ns": per_call_ns(READS, lambda: best_all(reader, places)),
-            "python_write_ns": per_call_ns(READS, lambda: write_all(writer, places)),
+            "cold_ns": visit(writer, reader, reads, places),
+            "hot_ns": visit(writer, reader, reads, places[:150]),
         }
 
 
-def get_all(reader: BoardReader, places: list[tuple[str, str, int]]) -> None:
+def visit(
+    writer: BoardWriter, reader: BoardReader, reads: ModuleType, places: list[Place]
+) -> dict[str, dict[str, float]]:
+    places = (places * (READS // len(places) + 1))[:READS]
+    assets, exchanges, slots = zip(*places, strict=True)
+    c_assets, c_exchanges = [a.encode() for a in assets], [e.encode() for e in exchanges]
+    numbers = array("q", slots)
+    assert reads.read_prices(reader, c_assets, c_exchanges, 1) == READS
+    return {
+        "memory_access": per_call_ns(READS, lambda: reads.touch_slots(reader, numbers, 0)),
+        "c_read": per_call_ns(READS, lambda: reads.read_prices(reader, c_assets, c_exchanges, 1)),
+        "c_best": per_call_ns(READS, lambda: reads.read_bests(reader, c_assets, 1, 4, 10)),
+        "python_get": per_call_ns(READS, lambda: get_all(reader, places)),
+        "python_best": per_call_ns(READS, lambda: best_all(reader, places)),
+        "python_write": per_call_ns(READS, lambda: write_all(writer, places)),
+    }
+
+
+def get_all(reader: BoardReader, places: list[Place]) -> None:
     get = reader.get
     for asset, exchange, _ in places:
         get(asset, exchange)
 
 
-def best_all(reader: BoardReader, places: list[tuple[str, str, int]]) -> None:
+def best_all(reader: BoardReader, places: list[Place]) -> None:
     best = reader.best
     for asset, _, _ in places:
         best(asset, 4, 10)
 
 
-def write_all(writer: BoardWriter, places: list[tuple[str, str, int]]) -> None:
+def write_all(writer: BoardWriter, places: list[Place]) -> None:
     write = writer.write
     for _, _, slot in places:
         write(slot, "67123.45", 1, 2, 3)
