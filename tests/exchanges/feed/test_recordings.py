@@ -20,7 +20,7 @@ LINES = [*recorded(SHARED), *recorded(OWN)]
 
 
 def tick_fields(tick: Tick) -> tuple[str, str, int | None, str]:
-    """Return a tick's fields with its trade id as text: the walk keeps a numeric id's digits, the decoder its value."""
+    """Return a tick's fields with its trade id as text: the walk keeps its digits, the decoder its value."""
     return tick.symbol, tick.price, tick.traded_ns, str(tick.trade_id)
 
 
