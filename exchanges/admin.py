@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import async_to_sync
-from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
@@ -30,6 +29,7 @@ from exchanges.live import live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
 from exchanges.renderers import age_text, asset_cell, count_text, feed_cell, state_badge
 from exchanges.services import Author, Door
+from exchanges.trial import try_feed
 
 CHECK_SECONDS = 10.0
 
@@ -266,20 +266,12 @@ class FeedAdmin(ServiceAdmin):
         return TemplateResponse(request, "exchanges/try.html", context)
 
     def _trial_report(self, feed: ExchangeFeed) -> dict[str, Any]:  # Any: a template's context
-        from exchanges.feed.check import check_feed  # the network libraries, for this one page
-
         try:
             spec = feed.to_spec()
         except SpecError as error:
             return {"errors": error.errors}
         symbols = list(feed.listings.filter(prewarm=True).values_list("symbol", flat=True))
-        report = async_to_sync(check_feed)(
-            spec,
-            symbols,
-            seconds=CHECK_SECONDS,
-            allow_loopback=settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES,
-        )
-        return {"report": report}
+        return {"report": async_to_sync(try_feed)(spec, symbols, seconds=CHECK_SECONDS)}
 
 
 def _assets_url(feed: ExchangeFeed) -> str:

@@ -21,7 +21,7 @@ from simple_history.utils import bulk_create_with_history, bulk_update_with_hist
 
 from exchanges.batches import ASSET_COLUMNS, CHANGEABLE, Batch, Errors
 from exchanges.exceptions import FeedNotFound
-from exchanges.feed.spec import FEED_COLUMNS, FeedSpec, Listing, SpecError, parse_feed
+from exchanges.feed.spec import FEED_COLUMNS, SLUG, FeedSpec, Listing, SpecError, parse_feed
 from exchanges.models import ExchangeAsset, ExchangeFeed, Revision
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo
 
@@ -70,7 +70,7 @@ def save_feed(*, columns: Mapping[str, Any], author: Author) -> ExchangeFeed:  #
 def toggle_feed(*, name: str, enabled: bool | None = None, author: Author) -> ExchangeFeed:
     """Enable or disable a feed, or turn it round. One whose row cannot work may be disabled, not enabled."""
     _raise_revision()
-    feed = _feed(name)
+    feed = get_feed(name)
     enabled = not feed.enabled if enabled is None else enabled
     if feed.enabled == enabled:
         return feed
@@ -85,16 +85,17 @@ def toggle_feed(*, name: str, enabled: bool | None = None, author: Author) -> Ex
 def delete_feed(*, name: str, author: Author) -> None:
     """Delete a feed and its listings."""
     _raise_revision()
-    feed = _feed(name)
+    feed = get_feed(name)
     delete_assets(listings=feed.listings.all(), author=author)
     _delete(feed, author)
 
 
-def _feed(name: str) -> ExchangeFeed:
-    try:
-        return ExchangeFeed.objects.get(pk=name)
-    except ExchangeFeed.DoesNotExist:
-        raise FeedNotFound(name) from None
+def get_feed(name: str) -> ExchangeFeed:
+    """Return the feed *name*, whatever text that is; FeedNotFound when there is none."""
+    feed = ExchangeFeed.objects.filter(pk=name).first() if SLUG.fullmatch(name) else None
+    if feed is None:
+        raise FeedNotFound(name)
+    return feed
 
 
 def _write_feed(
@@ -218,7 +219,7 @@ def split_document(document: object) -> tuple[dict[str, Any], list[Any]]:  # Any
 
 def export_document(*, name: str) -> dict[str, Any]:  # Any: JSON
     """Return the document of one exchange, as `import_document` takes it."""
-    feed = _feed(name)
+    feed = get_feed(name)
     listings = [{field: getattr(one, field) for field in ASSET_COLUMNS} for one in feed.listings.all()]
     return {"feed": {column: _sorted(value) for column, value in feed.columns().items()}, "assets": listings}
 

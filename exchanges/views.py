@@ -7,10 +7,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from exchanges.api import Problem, endpoint, read_body
 from exchanges.batches import ASSET_COLUMNS
-from exchanges.exceptions import FeedNotFound
 from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
-from exchanges.services import Author, save_assets, save_feed, toggle_feed
+from exchanges.services import Author, get_feed, save_assets, save_feed, toggle_feed
 
 
 @endpoint("GET", "exchanges.view_exchangefeed")
@@ -53,12 +52,9 @@ def feed_toggle(request: HttpRequest, author: Author) -> HttpResponse:
 def assets(request: HttpRequest, author: Author) -> HttpResponse:
     """List the listings, of one exchange when `?exchange=` names it, with the age of their prices."""
     exchange = request.GET.get("exchange", "")
-    rows = ExchangeAsset.objects.all()
-    if exchange:
-        if not ExchangeFeed.objects.filter(pk=exchange).exists():
-            raise FeedNotFound(exchange)
-        rows = rows.at(exchange)
-    listings = list(rows)
+    listings = list(
+        ExchangeAsset.objects.at(get_feed(exchange).name) if exchange else ExchangeAsset.objects.all()
+    )
     live = live_now(request, [(row.asset, row.exchange_id) for row in listings])
     return JsonResponse({**_liveness(live), "assets": [_asset_document(row, live) for row in listings]})
 

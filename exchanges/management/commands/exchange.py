@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
@@ -120,16 +119,9 @@ class Command(BaseCommand):
             raise CommandError(f"{replay.bad_lines} lines could not be read.")
 
     def try_live(self, spec: FeedSpec, symbols: list[str], options: dict[str, Any]) -> None:
-        from exchanges.feed.check import check_feed  # the network libraries, for this one action
+        from exchanges.trial import try_feed  # the network libraries, for this one action
 
-        report = asyncio.run(
-            check_feed(
-                spec,
-                symbols,
-                seconds=options["seconds"],
-                allow_loopback=settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES,
-            )
-        )
+        report = asyncio.run(try_feed(spec, symbols, seconds=options["seconds"]))
         self.stdout.write(report.to_json() if options["json"] else report.to_text())
         if not report.ok:
             raise CommandError(f"{spec.name} is not ready to go live.")
