@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from pricing.seldom import Seldom
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -34,6 +36,7 @@ class Flights(Generic[K, V]):
         self._entries = entries
         self._limit = limit
         self._negative_ns = negative_ns
+        self._may_log = Seldom(mono_ns)
         self._flying: dict[K, asyncio.Task[V | None]] = {}
         self._kept: dict[K, tuple[V, int]] = {}  # oldest first, at most `entries`
         self._failed: dict[K, int] = {}  # oldest first, at most `entries`
@@ -73,7 +76,7 @@ class Flights(Generic[K, V]):
         if flight.cancelled():
             return
         error = flight.exception()
-        if error is not None:
+        if error is not None and self._may_log():
             logger.error("Fetching %s failed unexpectedly", key, exc_info=error)
         result = None if error is not None else flight.result()
         if result is None:

@@ -20,8 +20,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from pricing.exceptions import Tier2Error
+from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
 from pricing.protocol import PriceLike
+from pricing.seldom import Seldom
 from pricing.tick import StoredPrice
 
 KEY = "tb:price:"
@@ -29,7 +31,8 @@ CONNECTIONS = 16
 FLUSH_CHUNK = 500
 FLUSH_TIMEOUT_MS = 1_000
 FLUSH_PERIOD_S = 1.0
-LOG_PERIOD_NS = 60_000 * MS
+READ_LIMIT_MS = 1_000
+READS = 256
 
 # An older trade never replaces a newer one, whichever node writes it; unless the newer one was written by a
 # clock that runs ahead. Doubles are exact enough: they are 256 ns apart here.
@@ -91,21 +94,6 @@ class Breaker:
         self._retry_at_ns = None
 
 
-class Seldom:
-    """Answer True when a minute has passed since it last did."""
-
-    def __init__(self, mono_ns: Callable[[], int]) -> None:
-        self._mono_ns = mono_ns
-        self._last_ns: int | None = None
-
-    def __call__(self) -> bool:
-        now_ns = self._mono_ns()
-        if self._last_ns is not None and now_ns - self._last_ns < LOG_PERIOD_NS:
-            return False
-        self._last_ns = now_ns
-        return True
-
-
 class Valkey:
     """Tier 2 as seen by one process. `aclose` when done."""
 
@@ -124,6 +112,12 @@ class Valkey:
         self._parameters = parameters
         self._breaker = Breaker(parameters.cache_retry_ms * MS, mono_ns)
         self._may_log = Seldom(mono_ns)
+        self._mono_ns = mono_ns
+        # Who misses at once shares one read. It may outlast its callers' patience, so that a connection that
+        # takes long to make is there for the next; nothing is remembered.
+        self._reads: Flights[str, Mapping[str, StoredPrice] | Tier2Error] = Flights(
+            self._read, mono_ns=mono_ns, entries=0, limit=READS, negative_ns=0
+        )
         self.failures = 0
         self.malformed = 0
 
@@ -131,13 +125,25 @@ class Valkey:
         """Return what is known of *asset* by exchange; nothing when the server is dead or slow."""
         if not self._breaker.admits():
             return {}
+        limit_ms = self._parameters.cache_read_ms
+        found, started = await self._reads.get(asset, limit_ms / 1_000)
+        if found is None:
+            found = Tier2Error(f"no answer within {limit_ms} ms")
+        if not isinstance(found, Tier2Error):
+            return found
+        if started:
+            self._failed(found)
+        return {}
+
+    async def _read(self, asset: str) -> Mapping[str, StoredPrice] | Tier2Error:
+        start_ns = self._mono_ns()
         try:
-            async with translated(self._parameters.cache_read_ms):
+            async with translated(READ_LIMIT_MS):
                 fields: dict[bytes, bytes] = await self._client.hgetall(KEY + asset)  # type: ignore[assignment]  # decode_responses is off
         except Tier2Error as error:
-            self._failed(error)
-            return {}
-        self._breaker.succeeded()
+            return error
+        if self._mono_ns() - start_ns <= self._parameters.cache_read_ms * MS:
+            self._breaker.succeeded()  # a late answer is no recovery
         prices = (self._parse(asset, name, value) for name, value in fields.items())
         return {price.exchange: price for price in prices if price is not None}
 
@@ -164,6 +170,7 @@ class Valkey:
             await pipeline.execute()
 
     async def aclose(self) -> None:
+        await self._reads.aclose()
         await self._client.aclose()
 
     def _parse(self, asset: str, name: bytes, value: bytes) -> StoredPrice | None:

@@ -17,7 +17,7 @@ from pricing.exceptions import Tier2Error
 from pricing.parameters import MS, Parameters
 from pricing.protocol import PriceAnswer, PriceQuery
 from pricing.tick import StoredPrice
-from pricing.valkey import FLUSH_CHUNK, KEY, BoardFlusher, Breaker, Seldom, Valkey, translated
+from pricing.valkey import FLUSH_CHUNK, KEY, BoardFlusher, Breaker, Valkey, translated
 from tests.pricing.doubles import CATALOGUE, Clock, World, make_board
 from tests.services import answers, free_port, package_folder
 
@@ -95,6 +95,41 @@ async def test_price_written_is_read_back_digit_for_digit(valkey: Valkey) -> Non
     prices = [btc("0.000000000000000001"), msgspec.structs.replace(btc("1.50"), exchange="okx", polled=True)]
     await valkey.write(prices)
     assert await valkey.read("BTC") == {"coinbase": prices[0], "okx": prices[1]}
+
+
+async def test_readers_that_ask_at_once_share_one_command(valkey: Valkey, client: Redis) -> None:
+    await valkey.write([btc()])
+    await client.config_resetstat()
+    found = await asyncio.gather(*(valkey.read("BTC") for _ in range(500)))
+    assert found == [{"coinbase": btc()}] * 500
+    assert (await client.info("commandstats"))["cmdstat_hgetall"]["calls"] == 1
+
+
+async def test_connection_that_takes_longer_than_a_reader_waits_is_there_for_a_later_one() -> None:
+    url = os.environ["TEST_VALKEY_URL"]
+    port = int(url.rpartition(":")[2].partition("/")[0])
+
+    async def dawdle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)  # as a distant server's handshake does
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(carry(reader, to_writer), carry(to_reader, writer))
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    distant = await asyncio.start_server(dawdle, "127.0.0.1", 0)
+    address = distant.sockets[0].getsockname()[1]
+    valkey = Valkey(f"redis://127.0.0.1:{address}/0", Parameters(cache_retry_ms=500))
+    assert await valkey.read("BTC") == {}
+    assert valkey.failures == 1
+    await asyncio.sleep(0.6)
+    await valkey.read("BTC")
+    assert valkey.failures == 1
+    await valkey.aclose()
+    distant.close()
+    await distant.wait_closed()
 
 
 async def test_unknown_asset_reads_as_nothing(valkey: Valkey) -> None:
@@ -194,14 +229,6 @@ def test_breaker_lets_one_probe_through_after_each_pause() -> None:
     assert [breaker.admits(), breaker.admits()] == [True, False]
     breaker.succeeded()
     assert [breaker.admits(), breaker.admits()] == [True, True]
-
-
-def test_seldom_is_once_a_minute() -> None:
-    clock = Clock()
-    seldom = Seldom(clock.mono_ns)
-    assert [seldom(), seldom()] == [True, False]
-    clock.forward(60_000)
-    assert [seldom(), seldom()] == [True, False]
 
 
 async def test_dead_server_costs_nothing_per_read_and_is_logged_once(
