@@ -57,7 +57,7 @@ class Price:
     @property
     def received_mono_ns(self) -> int: ...
     def age_ns(self, mono_ns: int) -> int:
-        """Say how long ago the trade was, at CLOCK_MONOTONIC *mono_ns*: its delay in coming plus its time here.
+        """Say how long ago the trade was at CLOCK_MONOTONIC *mono_ns*: how late it came plus its time here.
 
         Never negative, and no step of the wall clock changes it.
         """
@@ -74,7 +74,7 @@ class BoardReader:
         """Give the latest price of *asset* on *exchange*, however old; None where there is none."""
 
     def best(self, asset: str, mono_ns: int, ttl_ns: int) -> Price | None:
-        """Give the home exchange's price if its age is at most *ttl_ns*, else the freshest that is as fresh."""
+        """Give the home exchange's price if its age is at most *ttl_ns*, else the freshest of such an age."""
 
     def all(self, asset: str) -> list[Price]:
         """Give every exchange's price of *asset*, in the order of the exchange rows."""
@@ -100,7 +100,7 @@ class BoardReader:
     def slots(self) -> int: ...
     @property
     def read_counts(self) -> dict[str, int]:
-        """What this reader met: ``retries`` (the writer came between), ``spoilt`` copies, ``exhausted`` reads."""
+        """What this reader met: *retries* (the writer came between), *spoilt* copies, *exhausted* reads."""
 
     def close(self) -> None:
         """Let go of the buffer. Closing twice is harmless."""
@@ -118,7 +118,7 @@ class BoardWriter(BoardReader):
 
     def __init__(self, buffer: object, pid: int, mono_ns: int) -> None: ...
     def set_exchange(self, name: str, *, source: str, quote: str) -> None:
-        """Add an exchange, or change its labels: prices written under other labels are misses from then on."""
+        """Add an exchange, or change its labels: prices written under other labels become misses."""
 
     def place(self, asset: str, exchange: str) -> int:
         """Give the slot of *asset* on *exchange*, taken now if need be; the same again for the same pair.
@@ -133,7 +133,7 @@ class BoardWriter(BoardReader):
         """Say which exchange answers for *asset* by default; None for no one."""
 
     def write(self, slot: int, price: str, traded_ns: int, received_ns: int, received_mono_ns: int) -> None:
-        """Store a tick. *price* is 1 to PRICE_BYTES ASCII characters; ValueError for others and for a free slot."""
+        """Store a tick; ValueError for a free slot, or a *price* not of 1 to PRICE_BYTES ASCII characters."""
 
     def clear(self, slot: int) -> None:
         """Forget the price and keep the place."""

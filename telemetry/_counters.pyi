@@ -38,13 +38,13 @@ def format_counters(buffer: object) -> None:
 class Counters:
     """One worker's row, which no other process may write.
 
-    A worker that takes the place of a dead one counts on from where that one stopped, so totals never go back.
-    Raises CountersLayoutError when the buffer holds something else. Holds the buffer until closed.
+    A worker in the place of a dead one counts on from where that one stopped, so totals never go back. Raises
+    CountersLayoutError when the buffer holds something else. Holds the buffer until closed.
     """
 
     def __init__(self, buffer: object, worker: int) -> None: ...
     def add(self, index: int, n: int = 1) -> None:
-        """Add *n* to the counter at *index*, one of the constants of this module. After closing, count nowhere."""
+        """Add *n* to the counter at *index*, one of this module's constants. After closing, count nowhere."""
 
     def close(self) -> None:
         """Let go of the buffer. Closing twice is harmless."""
