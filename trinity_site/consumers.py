@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from django.contrib.auth.models import AnonymousUser, User
 
@@ -18,6 +19,7 @@ POLICY_VIOLATION = 1008
 SIGN_IN_AGAIN = 4000
 
 STAFF_LIFETIME_S = 300.0
+MOST_LISTINGS = 200  # as in command_centre.js
 
 
 async def live_prices(scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,10 +31,28 @@ async def live_prices(scope: Scope, receive: Receive, send: Send) -> None:
 async def live_feeds(scope: Scope, receive: Receive, send: Send) -> None:
     """Tell the staff how the feeds are, for five minutes: the page then comes back and is looked at again."""
     await receive()
-    if not await may_view_feeds(scope["user"]):
+    if not await may_view(scope["user"], "exchangefeed"):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return
     await tell(scope["state"]["runtime"].live.feeds, receive, send, lifetime_s=STAFF_LIFETIME_S)
+
+
+async def live_listings(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell the staff the prices of the listings that `?of=BTC@coinbase,…` names, as many as a page has."""
+    await receive()
+    listings = parse_listings(scope["query_string"])
+    if not listings or not await may_view(scope["user"], "exchangeasset"):
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return
+    async with scope["state"]["runtime"].live.listings(listings) as broadcast:
+        await tell(broadcast, receive, send, lifetime_s=STAFF_LIFETIME_S)
+
+
+def parse_listings(query: bytes) -> list[tuple[str, str]]:
+    """Read (asset, exchange) pairs; nothing at all where the question is not as it must be."""
+    names = parse_qs(query.decode("latin-1")).get("of", [""])[0].split(",")
+    pairs = [(asset, exchange) for asset, at, exchange in (name.partition("@") for name in names) if at]
+    return pairs if len(pairs) == len(names) <= MOST_LISTINGS else []
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,8 +61,8 @@ async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close"})
 
 
-async def may_view_feeds(user: User | AnonymousUser) -> bool:
-    return user.is_active and user.is_staff and await user.ahas_perm("exchanges.view_exchangefeed")
+async def may_view(user: User | AnonymousUser, model: str) -> bool:
+    return user.is_active and user.is_staff and await user.ahas_perm(f"exchanges.view_{model}")
 
 
 async def tell(

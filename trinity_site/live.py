@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
 
 import msgspec
 
@@ -16,7 +15,7 @@ from exchanges.live import read_live
 from pricing._board import BoardReader
 from pricing.catalogue import PublicView
 from pricing.parameters import Parameters
-from trinity_site.readings import Clock, PublicReading, feed_rows
+from trinity_site.readings import Clock, PublicReading, feed_rows, listing_rows
 
 PUBLIC_WATCHERS = 1_000  # of the 4,000 connections of a worker: watching pages cannot keep questions out
 STAFF_WATCHERS = 100
@@ -122,35 +121,47 @@ class Broadcast:
         return msgspec.json.encode(message)
 
 
-class Live(NamedTuple):
+class Live:
     """What one process tells the pages that watch."""
 
-    reading: PublicReading
-    prices: Broadcast
-    feeds: Broadcast
+    def __init__(self, board: BoardReader, view: PublicView, parameters: Parameters) -> None:
+        self._board = board
+        self._parameters = parameters
+        self._clock = clock = Clock(time.monotonic_ns)
+        self.reading = PublicReading(board, view, parameters, clock)
+        self.prices = Broadcast(self.reading.read, clock.now_ms, limit=PUBLIC_WATCHERS)
+        self.feeds = Broadcast(self._read_feeds, clock.now_ms, limit=STAFF_WATCHERS, on_demand=True)
+
+    @asynccontextmanager
+    async def listings(self, listings: list[tuple[str, str]]) -> AsyncIterator[Broadcast]:
+        """Broadcast these listings' prices to one page, until the context is left."""
+
+        def read() -> Rows:
+            return listing_rows(self._board, listings, self._parameters, self._clock)
+
+        broadcast = Broadcast(read, self._clock.now_ms, limit=1, on_demand=True)
+        async with running(broadcast):
+            yield broadcast
+
+    def _read_feeds(self) -> Rows:
+        now = read_live(self._board, (), mono_ns=self._clock.mono_ns(), parameters=self._parameters)
+        return feed_rows(now, self._board.exchanges(), self._clock)
 
 
 @asynccontextmanager
 async def open_live(board: BoardReader, view: PublicView, parameters: Parameters) -> AsyncIterator[Live]:
     """Keep reading the board for the pages until the context is left."""
-    clock = Clock(time.monotonic_ns)
-    reading = PublicReading(board, view, parameters, clock)
-
-    def read_feeds() -> Rows:
-        now = read_live(board, (), mono_ns=clock.mono_ns(), parameters=parameters)
-        return feed_rows(now, board.exchanges(), clock)
-
-    live = Live(
-        reading,
-        Broadcast(reading.read, clock.now_ms, limit=PUBLIC_WATCHERS),
-        Broadcast(read_feeds, clock.now_ms, limit=STAFF_WATCHERS, on_demand=True),
-    )
-    tasks = [
-        asyncio.create_task(live.prices.run(), name="live:prices"),
-        asyncio.create_task(live.feeds.run(), name="live:feeds"),
-    ]
-    try:
+    live = Live(board, view, parameters)
+    async with running(live.prices, live.feeds):
         yield live
+
+
+@asynccontextmanager
+async def running(*broadcasts: Broadcast) -> AsyncIterator[None]:
+    """Run broadcasts until the context is left."""
+    tasks = [asyncio.create_task(broadcast.run(), name="live") for broadcast in broadcasts]
+    try:
+        yield
     finally:
         for task in tasks:
             task.cancel()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from exchanges.live import Live
 from pricing import health
+from pricing._board import BoardReader
 from pricing.catalogue import PublicView
 from pricing.health import ExchangeRow, exchange_ages_ms
 from pricing.parameters import MS, Parameters
@@ -134,6 +135,20 @@ def feed_rows(live: Live, exchanges: Iterable[ExchangeRow], clock: Clock) -> Map
             "reconnects": feed.status.reconnects,
             "stuck": len(feed.status.stuck_assets),
         }
+    return rows
+
+
+def listing_rows(
+    board: BoardReader, listings: Iterable[tuple[str, str]], parameters: Parameters, clock: Clock
+) -> Mapping[str, Row]:
+    """Return a row `<asset>@<exchange>` per priced listing, and under `node` how long one is fresh."""
+    mono_ns = clock.mono_ns()
+    rows: dict[str, Row] = {"node": {"ttl_ms": parameters.price_ttl_ms}}
+    for asset, exchange in listings:
+        price = board.get(asset, exchange)
+        if price is not None:
+            at_ms = clock.at_ms(mono_ns - price.age_ns(mono_ns))
+            rows[f"{asset}@{exchange}"] = {"price": price.price, "at_ms": at_ms}
     return rows
 
 

@@ -179,6 +179,10 @@ UNFOLD = {
     "ENVIRONMENT": "trinity_site.dashboard.environment",
     "DASHBOARD_CALLBACK": "trinity_site.dashboard.dashboard",
     "BORDER_RADIUS": "8px",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("trinity/mark.svg")}
+    ],
+    "SCRIPTS": [lambda request: static("trinity/command_centre.js")],
     "STYLES": [lambda request: static("exchanges/command_centre.css")],
     "SIDEBAR": {
         "show_search": True,
