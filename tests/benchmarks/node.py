@@ -74,13 +74,14 @@ class BenchNode:
 
 
 @contextlib.contextmanager
-def bench_node() -> Iterator[BenchNode]:
-    """Yield a node whose tables are those of a fresh start."""
+def bench_node(*, seeded: bool = True) -> Iterator[BenchNode]:
+    """Yield a node whose tables are those of a fresh start, or empty."""
     folder = Path(tempfile.mkdtemp(prefix="trinity-bench-"))
     node = BenchNode(folder)
     try:
         node.manage("migrate", "--verbosity", "0")
-        node.manage("seed")
+        if seeded:
+            node.manage("seed")
         yield node
     finally:
         node.close()
