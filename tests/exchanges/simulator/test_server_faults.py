@@ -120,7 +120,7 @@ async def test_silence_without_pongs_is_a_cut_cable(sim: Simulator) -> None:
         await sim.fault("okx", f.Silence(pongs=False))
         await drain(client)
         await client.send("ping")
-        pong = await client.ping()
+        pong = asyncio.ensure_future(await client.ping())
         assert await quiet(client) == []
         assert not pong.done()
         with pytest.raises(TimeoutError):
