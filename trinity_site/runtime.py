@@ -15,12 +15,13 @@ from pricing.catalogue import EMPTY, Catalogue
 from pricing.http import PriceApi
 from pricing.parameters import Parameters
 from pricing.service import PriceService
-from pricing.valkey import Valkey
 from telemetry._counters import CounterReader
 from trinity_site.live import Live, open_live
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters
+from trinity_site.supervisor import happens
 
 POLL_S = 0.5  # changed rows show within 2 s
+FIRST_READING_S = 3.0
 LOG_EVERY_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class TableFollower:
 
     def __init__(self, rest: RestClient, simulator_url: str) -> None:
         self.catalogue: Catalogue = EMPTY
+        self.has_read = asyncio.Event()
         self._rest = rest
         self._simulator_url = simulator_url
         self._revision: int | None = None
@@ -71,13 +73,15 @@ class TableFollower:
         self._rest.follow(feeds, tables.listings)
         # The revision was read first: a change in between is seen again, and never missed.
         self.catalogue, self._revision = catalogue, revision
+        self.has_read.set()
 
 
 @asynccontextmanager
 async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Runtime]:
     """Open what an HTTP worker that counts in *row* needs, and close it all on leaving.
 
-    Nothing here waits for the feed process or the database: a worker without them starts, and says so.
+    The tables are waited for a little, so that the first answers know what is listed. A worker without a
+    database or without a feed process starts all the same, and says so.
     """
     node, folder, parameters = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR, Parameters()
     async with AsyncExitStack() as stack:
@@ -87,12 +91,15 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         totals = stack.enter_context(open_counter_reader(node, folder))
         tier2 = None
         if settings.REDIS_URL:
+            from pricing.valkey import Valkey  # its client library costs 0.3 s: only where there is a tier 2
+
             tier2 = Valkey(settings.REDIS_URL, parameters)
             stack.push_async_callback(tier2.aclose)
         rest = RestClient(allow_loopback=settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES)
         stack.push_async_callback(rest.aclose)
         tables = TableFollower(rest, settings.TRINITY_SIMULATOR_URL)
         stack.push_async_callback(cancelled, asyncio.create_task(tables.run(), name="tables"))
+        await happens(tables.has_read, FIRST_READING_S)
         prices = PriceService(board, tier2, rest, parameters, counters, catalogue=lambda: tables.catalogue)
         stack.push_async_callback(prices.aclose)
         api = PriceApi(

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from tests.services import free_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0  # far more than it takes: the machine may be busy
+PATIENCE_S = 90.0  # far more than it takes: the machine may be busy
 UNWANTED = ("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "DJANGO_SETTINGS_MODULE", "NO_COLOR")
 
 
@@ -27,7 +28,7 @@ class Node:
         self.http_port, self.health_port, self.simulator_port = free_port(), free_port(), free_port()
         self.environment = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
             "TRINITY_DATA_DIR": str(folder),
-            "CLUSTER_NODE": f"Test{os.getpid()}",
+            "CLUSTER_NODE": f"Test-{os.getpid()}-{self.http_port}",
             "TRINITY_BIND": "127.0.0.1",
             "TRINITY_HTTP_PORT": str(self.http_port),
             "TRINITY_HEALTH_PORT": str(self.health_port),
@@ -57,6 +58,10 @@ class Node:
         """Wait for the supervisor's end and return its status."""
         assert self._process is not None, "the node was not started"
         return self._process.wait(timeout_s)
+
+    def has_ended(self) -> bool:
+        assert self._process is not None, "the node was not started"
+        return self._process.poll() is not None
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -103,14 +108,22 @@ class Node:
         return status == 200 and price["tier"] == 1 and self.get("/health/ready")[0] == 200
 
 
-@contextmanager
-def prepared_node(folder: Path, **environment: str) -> Iterator[Node]:
-    """Give a node with tables and seed rows, not yet started; whatever is left of it is cleared away."""
-    node = Node(folder, **environment)
+def make_database(folder: Path) -> Path:
+    """Make a database with tables and seed rows, for nodes to be started on copies of it."""
+    node = Node(folder)
     for command in (("migrate", "--verbosity", "0"), ("seed",)):
         done = node.manage(*command)
         assert done.returncode == 0, done.stderr
+    return folder / "trinity.sqlite3"
+
+
+@contextmanager
+def started_node(folder: Path, database: Path) -> Iterator[Node]:
+    """Start a node on a copy of *database*; whatever is left of it in the end is cleared away."""
+    shutil.copy(database, folder)
+    node = Node(folder)
     try:
+        node.start()
         yield node
     finally:
         node.clear_away()

@@ -152,16 +152,19 @@ async def test_worker_opens_without_feeds_and_leaves_nothing_behind(tables: Tabl
     before = asyncio.all_tasks()
     async with opened(tmp_path) as built:
         assert len(segments()) == 2
+        assert built.tables.catalogue is CATALOGUE
         assert built.board.writer_pid == 0
         assert built.board.get("BTC", "kraken") is None
     assert segments() == []
     assert asyncio.all_tasks() == before
 
 
-async def test_worker_opens_without_a_database(tables: Tables, tmp_path: Path) -> None:
+async def test_worker_opens_without_a_database(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tables.dead = True
+    monkeypatch.setattr(runtime, "FIRST_READING_S", 0.03)
     async with opened(tmp_path) as built:
-        await asyncio.sleep(0.03)
         assert built.tables.catalogue == Catalogue({}, {})
         tables.dead = False
         await until(lambda: built.tables.catalogue is CATALOGUE)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 COLOURS = (36, 35, 33, 32, 34)
 BACKLOG = 2048
+SAME_SIGNAL_S = 0.3  # a wrapper may pass on the Ctrl-C that its whole process group has got already
 
 
 class Command(BaseCommand):
@@ -44,16 +45,21 @@ class Command(BaseCommand):
         stop = asyncio.Event()
         supervisor = Supervisor(services, self.line_writer(services))
 
+        loop = asyncio.get_running_loop()
+        stopping_s = 0.0
+
         def on_signal() -> None:
-            if stop.is_set():
+            nonlocal stopping_s
+            if not stop.is_set():
+                logger.info("Stopping in order; a second signal kills")
+                stopping_s = loop.time()
+                stop.set()
+            elif loop.time() - stopping_s > SAME_SIGNAL_S:
                 logger.warning("Asked a second time: killing what is left")
                 supervisor.kill()
-            else:
-                logger.info("Stopping in order; a second signal kills")
-                stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal)
         await supervisor.run(stop, on_started)
 
     def line_writer(self, services: list[Service]) -> Callable[[str, str], None]:
