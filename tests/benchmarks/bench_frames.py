@@ -66,10 +66,15 @@ def frames_per_second(name: str, *, frames: int, rounds: int) -> dict[str, Any]:
             deliver(receive(text, wall_ns, mono_ns), wall_ns, mono_ns)
         spent_ns = time.process_time_ns() - began_ns
         if intake.written < frames * 0.99:
-            raise RuntimeError(f"{name}: only {intake.written} of {frames} reached the board: {intake.refusals}")
+            raise RuntimeError(
+                f"{name}: only {intake.written} of {frames} reached the board: {intake.refusals}"
+            )
         fastest_ns = spent_ns if fastest_ns is None else min(fastest_ns, spent_ns)
     assert fastest_ns is not None
-    return {"us_per_frame": round(fastest_ns / frames / 1000, 2), "frames_per_s": round(frames * 1e9 / fastest_ns)}
+    return {
+        "us_per_frame": round(fastest_ns / frames / 1000, 2),
+        "frames_per_s": round(frames * 1e9 / fastest_ns),
+    }
 
 
 def measure(*, frames: int, rounds: int) -> dict[str, Any]:
@@ -77,7 +82,9 @@ def measure(*, frames: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=7)
     print(json.dumps(measure(**vars(parser.parse_args())), indent=1))

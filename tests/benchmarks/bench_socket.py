@@ -44,7 +44,8 @@ def serve(exchange: str, frames: int, ready: Connection) -> None:
     start_ns = time.time_ns() - frames * STEP_NS
     symbol, texts = single_trade_frames(exchange, frames, start_ns)
     chunks = [
-        b"".join(_wire(text) for text in texts[at : at + _CHUNK_FRAMES]) for at in range(0, frames, _CHUNK_FRAMES)
+        b"".join(_wire(text) for text in texts[at : at + _CHUNK_FRAMES])
+        for at in range(0, frames, _CHUNK_FRAMES)
     ]
 
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,7 +82,9 @@ async def receive(exchange: str, symbol: str, port: int, frames: int) -> dict[st
     async def no_token(url: str, network: Network) -> bytes:
         raise ConnectionError(url)
 
-    connection = FeedConnection(protocol, network=Network(allow_loopback=True), sink=intake, ask_token=no_token)
+    connection = FeedConnection(
+        protocol, network=Network(allow_loopback=True), sink=intake, ask_token=no_token
+    )
     cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
     await connection.run()
     cpu_ns, wall_ns = time.process_time_ns() - cpu_ns, time.perf_counter_ns() - wall_ns
@@ -102,7 +105,9 @@ def measure(*, frames: int, exchange: str = "okx", rounds: int = 3) -> dict[str,
     results = []
     for _ in range(rounds):
         here, there = multiprocessing.Pipe()
-        child = multiprocessing.get_context("spawn").Process(target=serve, args=(exchange, frames, there), daemon=True)
+        child = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(exchange, frames, there), daemon=True
+        )
         child.start()
         try:
             symbol, port = here.recv()
@@ -119,7 +124,9 @@ def measure(*, frames: int, exchange: str = "okx", rounds: int = 3) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--exchange", default="okx")

@@ -40,7 +40,9 @@ class Exchange:
         """Send a trade at *price* now."""
         self._trade_id += 1
         trade = f'{{"instId":"BTC-USDT","tradeId":"{self._trade_id}","px":"{price}","sz":"1","ts":"{time.time_ns() // 10**6}"}}'
-        await (await self._client).send(f'{{"arg":{{"channel":"trades","instId":"BTC-USDT"}},"data":[{trade}]}}')
+        await (await self._client).send(
+            f'{{"arg":{{"channel":"trades","instId":"BTC-USDT"}},"data":[{trade}]}}'
+        )
 
 
 class Customer:
@@ -76,8 +78,16 @@ async def _time_trades(exchange: Exchange, customer: Customer, trades: int) -> d
 async def _run(node: BenchNode, trades: int) -> dict[str, Any]:
     port = free_port()
     document = Path(node.folder) / "bench.json"
-    feed = json.loads((Path(__file__).resolve().parents[2] / "exchanges/fixtures/feeds/okx.json").read_text())["feed"]
-    feed |= {"name": "bench", "display_name": "Bench", "ws_url": f"ws://127.0.0.1:{port}/", "rest_url": "", "rest_price_path": ""}
+    feed = json.loads(
+        (Path(__file__).resolve().parents[2] / "exchanges/fixtures/feeds/okx.json").read_text()
+    )["feed"]
+    feed |= {
+        "name": "bench",
+        "display_name": "Bench",
+        "ws_url": f"ws://127.0.0.1:{port}/",
+        "rest_url": "",
+        "rest_price_path": "",
+    }
     document.write_text(json.dumps({"feed": feed, "assets": [_ROW | _FLAGS]}))
     await asyncio.to_thread(node.manage, "exchange", "import", str(document))
     exchange = Exchange()
@@ -90,12 +100,20 @@ async def _run(node: BenchNode, trades: int) -> dict[str, Any]:
         while await customer.price() != "67000.10":
             await asyncio.sleep(0.05)
         await _time_trades(exchange, customer, min(200, trades))  # warm
-        return {name: _percentiles(times) for name, times in (await _time_trades(exchange, customer, trades)).items()}
+        return {
+            name: _percentiles(times)
+            for name, times in (await _time_trades(exchange, customer, trades)).items()
+        }
 
 
 def _percentiles(times_us: list[float]) -> dict[str, float]:
     ranks = statistics.quantiles(times_us, n=1000)
-    return {"p50_us": round(ranks[499], 1), "p99_us": round(ranks[989], 1), "p999_us": round(ranks[998], 1), "count": len(times_us)}
+    return {
+        "p50_us": round(ranks[499], 1),
+        "p99_us": round(ranks[989], 1),
+        "p999_us": round(ranks[998], 1),
+        "count": len(times_us),
+    }
 
 
 def measure(*, trades: int) -> dict[str, Any]:
@@ -105,7 +123,9 @@ def measure(*, trades: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trades", type=int, default=2_000)
     print(json.dumps(measure(**vars(parser.parse_args())), indent=1))
 

@@ -30,7 +30,11 @@ class BenchNode:
         self.folder = folder
         self.http_port, self.health_port = free_port(), free_port()
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("TRINITY_", "REDIS", "VALKEY"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("TRINITY_", "REDIS", "VALKEY"))
+            },
             "DJANGO_SETTINGS_MODULE": "trinity_site.settings.dev",
             "TRINITY_DATA_DIR": str(folder),
             "CLUSTER_NODE": "Bench",

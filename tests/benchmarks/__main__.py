@@ -1,0 +1,190 @@
+"""`./run bench`: run every benchmark, print progress, and write docs/benchmarks.md.
+
+./run bench             all of it, about three minutes
+./run bench --quick     small counts, to see that it works; writes nothing
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.benchmarks import bench_frames, bench_http, bench_socket, bench_visible
+
+REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+class Size(NamedTuple):
+    """How much of everything."""
+
+    frames: int
+    socket_frames: int
+    trades: int
+    seconds: int
+    rounds: int
+
+
+FULL = Size(frames=20_000, socket_frames=200_000, trades=2_000, seconds=3, rounds=5)
+QUICK = Size(frames=2_000, socket_frames=20_000, trades=100, seconds=1, rounds=1)
+
+
+def _board(size: Size) -> Any:  # Any: the JSON of a command
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_board"], check=True, capture_output=True, text=True
+    )
+    return json.loads(output.stdout)
+
+
+BENCHMARKS: dict[str, Callable[[Size], Any]] = {
+    "board": _board,
+    "frames": lambda size: bench_frames.measure(frames=size.frames, rounds=max(size.rounds, 2) * 2),
+    "socket": lambda size: bench_socket.measure(frames=size.socket_frames, rounds=size.rounds),
+    "visible": lambda size: bench_visible.measure(trades=size.trades),
+    "http": lambda size: bench_http.measure(seconds=size.seconds, rounds=size.rounds, connections=64),
+}
+
+
+def machine() -> str:
+    """Describe the machine in one line."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    cores = sum(line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    return f"{model or platform.machine()}, {cores} cores, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
+
+
+def report(results: dict[str, Any]) -> str:
+    """Return docs/benchmarks.md."""
+    http, visible, socket = results["http"], results["visible"], results["socket"]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `./run bench`; every figure is from one run on one machine, with the benchmark's own processes on the same",
+        "cores. The machine is shared, so absolute times drift by half and more from run to run: ratios within a run hold.",
+        "",
+        f"- Machine: {machine()}",
+        f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "",
+        "## From raw frame to board",
+        "",
+        "One core, one trade a frame, no two frames alike: decoding, the book of subscriptions, the guard, the board's write",
+        "(`tests/benchmarks/bench_frames.py`). The fastest of several rounds.",
+        "",
+        "| exchange | µs per frame | frames per second |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {row['us_per_frame']} | {row['frames_per_s']:,} |"
+            for name, row in results["frames"].items()
+        ),
+        "",
+        "## From a loopback socket to the board",
+        "",
+        "The product's own WebSocket connection, fed by another process (`bench_socket.py`). CPU is the receiving process's alone.",
+        "",
+        "| exchange | frames | per second, wall clock | CPU µs per frame | per second of one core |",
+        "|---|---|---|---|---|",
+        f"| {socket['exchange']} | {socket['frames']:,} | {socket['frames_per_s']:,} | {socket['cpu_us_per_frame']} |"
+        f" {socket['frames_per_s_of_one_core']:,} |",
+        "",
+        "## From a frame's arrival to `/price`",
+        "",
+        "Real feed process, real HTTP worker; the benchmark sends a trade and asks until the answer shows it, over one kept-alive",
+        "connection (`bench_visible.py`). *One request* is what asking alone takes.",
+        "",
+        "| | p50 µs | p99 µs | p99.9 µs | count |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {label} | {row['p50_us']} | {row['p99_us']} | {row['p999_us']} | {row['count']:,} |"
+            for label, row in (
+                ("frame sent → seen in `/price`", visible["visible"]),
+                ("one request", visible["request"]),
+            )
+        ),
+        "",
+        "## Board",
+        "",
+        "Nanoseconds (`bench_board.py`). *Hot* visits 150 places of the board again and again, *cold* all of them in random order;",
+        "*memory* is one load that waits for the one before, in the same order: what the machine takes for a single miss.",
+        "",
+        "| slots | visits | memory | C read | C best of home and others | Python `get` | Python `best` | Python `write` |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_board_row(board, kind) for board in results["board"]["boards"] for kind in ("hot", "cold")),
+        "",
+        "## CPU per `/price` answer",
+        "",
+        *_http_lines(http),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _board_row(board: dict[str, Any], kind: str) -> str:
+    figures = board[f"{kind}_ns"]
+    names = ("memory_access", "c_read", "c_best", "python_get", "python_best", "python_write")
+    return (
+        f"| {board['slots']:,} | {kind} | " + " | ".join(f"{figures[name]['best']}" for name in names) + " |"
+    )
+
+
+def _http_lines(http: dict[str, Any]) -> list[str]:
+    if "skipped" in http:
+        return [f"Not measured: {http['skipped']}."]
+    cost = http["cpu_us_per_answer"]
+    rows = [
+        f"| {label} | {cost[name]:.1f} | {_middle(http, name)} |" for name, label in _PEERS if name in cost
+    ]
+    return [
+        "One worker on one core, 64 kept-alive connections from wrk on the other, medians of one run (`bench_http.py` with",
+        "`yardsticks/bench.py`): user and system time of the process over answered requests.",
+        "",
+        "| server | CPU µs per answer | answers per second |",
+        "|---|---|---|",
+        *rows,
+        "",
+        f"Ratio to nginx {http['ratio_to_limit']}, to Go {http['ratio_to_go']}.",
+    ]
+
+
+_PEERS = (
+    ("ours", "`/price`, ASGI under uvicorn"),
+    ("limit", "nginx, a fixed reply"),
+    ("go", "Go net/http, sync.Map"),
+)
+
+
+def _middle(http: dict[str, Any], name: str) -> str:
+    rates = sorted(run["rps"] for run in http["runs"][name])
+    return f"{rates[len(rates) // 2]:,.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small counts; prints JSON, writes nothing")
+    parser.add_argument("--only", choices=BENCHMARKS, help="one of them; prints JSON, writes nothing")
+    options = parser.parse_args()
+    size = QUICK if options.quick else FULL
+    results: dict[str, Any] = {}
+    for name in [options.only] if options.only else BENCHMARKS:
+        began_s = time.monotonic()
+        print(f"{name} … ", end="", flush=True, file=sys.stderr)
+        results[name] = BENCHMARKS[name](size)
+        print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)
+    if options.quick or options.only:
+        print(json.dumps(results, indent=1))
+        return
+    REPORT.write_text(report(results))
+    print(f"wrote {REPORT}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
