@@ -37,26 +37,20 @@ def control(
         return _json(200, {e.name: _state(e) for e in exchanges}) if method == "GET" else _not_allowed("GET")
     if parts[2] == "blast":
         return _blast(simulator, exchanges, method, body)
-    return _fault(simulator, exchanges, method, query, body)
+    return _fault(simulator, name, method, query, body)
 
 
 def _fault(
-    simulator: "Simulator",
-    exchanges: list[SimulatedExchange],
-    method: str,
-    query: Mapping[str, str],
-    body: bytes,
+    simulator: "Simulator", name: str, method: str, query: Mapping[str, str], body: bytes
 ) -> tuple[int, bytes]:
-    now_ns = simulator.now_ns()
+    exchanges = simulator.named(name)
     status = 200
     match method:
         case "GET":
             pass
         case "POST":
             try:
-                fault = parse_fault(body)
-                for exchange in exchanges:
-                    exchange.start(fault, now_ns)
+                simulator.begin_fault(name, parse_fault(body))
             except (msgspec.DecodeError, UnknownAnnouncement) as error:
                 return _error(400, str(error))
             status = 201
@@ -65,7 +59,7 @@ def _fault(
             if kind and kind not in KINDS:
                 return _error(400, f"no fault of kind {kind}")
             for exchange in exchanges:
-                exchange.clear(kind, now_ns)
+                exchange.clear(kind, simulator.now_ns())
         case _:
             return _not_allowed("GET, POST, DELETE")
     return _json(status, {exchange.name: exchange.faults for exchange in exchanges})

@@ -132,6 +132,11 @@ class SimulatedExchange:
                 self.faults.remove(fault)
                 del self._left[fault]
 
+    @property
+    def announces(self) -> bool:
+        """Whether this exchange has a frame that announces a maintenance."""
+        return self.dialect.maintenance is not Session.maintenance
+
     def frozen(self) -> bool:
         silence = self.active(f.Silence)
         return silence is not None and not silence.pongs
@@ -269,7 +274,7 @@ class SimulatedExchange:
                 line.send([ack])
 
     def _announce(self, fault: f.Maintenance, now_ns: int) -> None:
-        if self.dialect.maintenance is Session.maintenance:
+        if not self.announces:
             raise UnknownAnnouncement(f"{self.name} announces no maintenance on this socket")
         for line in tuple(self.lines):
             line.send(line.session.maintenance(now_ns))

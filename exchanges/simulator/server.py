@@ -129,8 +129,16 @@ class Simulator:
     # What shall happen.
 
     async def fault(self, name: str, fault: f.Fault) -> None:
-        """Begin a fault at one exchange, or at ``all``."""
-        for exchange in self.named(name):
+        """Begin a fault at one exchange, or at ``all`` that can have it. Raises UnknownAnnouncement."""
+        self.begin_fault(name, fault)
+
+    def begin_fault(self, name: str, fault: f.Fault) -> None:
+        exchanges = self.named(name)
+        if isinstance(fault, f.Crash):
+            exchanges = exchanges[:1]  # there is one market: it must not crash once per exchange
+        elif isinstance(fault, f.Maintenance) and name == "all":
+            exchanges = [exchange for exchange in exchanges if exchange.announces]
+        for exchange in exchanges:
             exchange.start(fault, self.now_ns())
 
     async def clear(self, name: str = "all", kind: str = "") -> None:

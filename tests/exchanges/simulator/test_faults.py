@@ -4,6 +4,8 @@ import json
 import zlib
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -196,3 +198,12 @@ def test_bad_utf8_is_not_utf8() -> None:
 
 def test_tiny_frames_precede_the_real_one() -> None:
     assert f.TinyFrames(frames=3).wire("x") == b"\x81\x00" * 3 + b"\x81\x01x"
+
+
+def test_every_fault_and_its_fields_are_documented() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "simulator.md").read_text()
+    for fault in get_args(f.AnyFault):
+        (row,) = [
+            line for line in page.splitlines() if line.startswith(f"| `{fault.__struct_config__.tag}` |")
+        ]
+        assert all(f"`{field}`" in row for field in fault.__struct_fields__)

@@ -433,6 +433,22 @@ async def test_rest_can_be_slow_and_oversized(sim: Simulator) -> None:
     assert len(body) > 1_000_000
 
 
+async def test_crash_of_all_exchanges_happens_once(sim: Simulator) -> None:
+    status, _ = await http("POST", sim.url + "/control/all/fault", {"kind": "crash", "factor": 0.5})
+    price = Decimal(sim.exchange("okx").tape.last("BTC-USDT", sim.now_ns()).price)
+    assert status == 201 and Decimal(41_000) < price < Decimal(42_500)
+
+
+async def test_maintenance_of_all_exchanges_passes_over_those_that_announce_none(sim: Simulator) -> None:
+    await sim.fault("all", f.Maintenance())
+    assert [name for name, exchange in sim.exchanges.items() if exchange.faults] == [
+        "kraken",
+        "gateio",
+        "okx",
+        "binance",
+    ]
+
+
 async def test_fault_of_all_exchanges_strikes_each(sim: Simulator) -> None:
     await sim.fault("all", f.RefuseHandshake())
     for name in DIALECTS:
