@@ -121,11 +121,14 @@ class PriceApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             status, body, headers = await self._respond(scope, receive)
-            if status not in (204, 304):  # which have no body, and no length either
-                headers = (*headers, (b"content-length", b"%d" % len(body)))
+        except ClientGone:
+            return
+        if status not in (204, 304):  # which have no body, and no length either
+            headers = (*headers, (b"content-length", b"%d" % len(body)))
+        try:
             await send({"type": "http.response.start", "status": status, "headers": list(headers)})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        except (ClientGone, OSError):
+        except OSError:
             return  # servers raise OSError for a send after the client has left; there is nobody to tell
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
@@ -144,7 +147,7 @@ class PriceApi:
             return await handler(scope, receive)
         except BadRequest as error:
             return refuse(error.problem)
-        except (ClientGone, OSError):
+        except ClientGone:
             raise
         except Exception:
             logger.exception("Answering %s failed unexpectedly", scope["path"])

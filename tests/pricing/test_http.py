@@ -265,6 +265,16 @@ async def test_unexpected_error_is_logged_and_answered_as_a_problem(
     assert caplog.records[0].exc_info is not None
 
 
+async def test_system_error_within_an_answer_is_not_taken_for_a_client_that_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(query: object) -> None:
+        raise OSError("no more files")
+
+    monkeypatch.setattr(world.service, "at_once", fail)
+    assert problem(await ask(make_api(world), "/price?asset=BTC")) == (500, "internal_error")
+
+
 @pytest.mark.parametrize("path", PUBLIC_PATHS)
 async def test_head_is_answered_like_get_without_the_body(world: World, api: PriceApi, path: str) -> None:
     world.tick("BTC", "coinbase", "1")
