@@ -133,7 +133,9 @@ class TradeReader:
             )
             yield symbol, price, time, trade_id
 
-    def _ticks(self, rows: Iterable[tuple[str, str | Raw, str | int, str | int | UnsetType]]) -> list[Tick]:
+    def _ticks(
+        self, rows: Iterable[tuple[str, str | Raw | UnsetType, str | int, str | int | UnsetType]]
+    ) -> list[Tick]:
         ticks = []
         for symbol, price, time, trade_id in rows:
             if self._names_vary:
@@ -153,8 +155,10 @@ class TradeReader:
         return symbol if self._channels is None else self._channels.get(symbol, "")
 
 
-def _unquote(price: Raw) -> str:
-    """Return a JSON string's content or a number's text; empty for anything else."""
+def _unquote(price: Raw | UnsetType) -> str:
+    """Return a JSON string's content or a number's text; empty for anything else, and where there is none."""
+    if price is UNSET:
+        return ""
     literal = str(price, "utf-8", "replace")
     if literal[:1] == '"' and "\\" not in literal:
         return literal[1:-1]

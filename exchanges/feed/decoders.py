@@ -38,6 +38,7 @@ class _Node:
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
         self.listed = False  # its value is a list of objects, or one object
+        self.alone = False  # a condition or a `$.` path leads through it: then it is no list
         self.required = False
         self.forbidden = False
         self.literal: object = UNSET
@@ -46,11 +47,12 @@ class _Node:
     def child(self, key: str) -> "_Node":
         return self.children.setdefault(key, _Node())
 
-    def descend(self, steps: tuple[Step, ...]) -> "_Node":
+    def descend(self, steps: tuple[Step, ...], *, alone: bool) -> "_Node":
         node = self
         for step in steps:
             if not isinstance(step, str):
                 raise _Unsupported
+            node.alone |= alone
             node = node.child(step)
         return node
 
@@ -81,7 +83,7 @@ class _Builder:
         self.root = _Node()
         self.starts: list[tuple[_Node, str]] = []
         for path, condition in match.items():
-            self._add_condition(self.root.descend(_keys(path)), condition)
+            self._add_condition(self.root.descend(_keys(path), alone=True), condition)
         self.containers, row = self._add_containers(_keys(trades_path))
         self.row = row
         kinds = (str, price, str | int, str | int)
@@ -124,7 +126,7 @@ class _Builder:
         steps = _keys(path_text)
         if not steps:
             raise _Unsupported
-        node = (self.root if from_root else self.row).descend(steps)
+        node = (self.root if from_root else self.row).descend(steps, alone=from_root)
         if node.children or node.listed or node.forbidden:
             raise _Unsupported
         node.kind = kind if node.kind is None else node.kind
@@ -138,7 +140,7 @@ class _Builder:
         if node.literal is not UNSET or node.kind is not None:
             raise _Unsupported
         struct = self._struct(node)
-        return list[struct] | struct if node.listed else struct  # type: ignore[valid-type]
+        return list[struct] | struct if node.listed and not node.alone else struct  # type: ignore[valid-type]
 
     def _struct(self, node: _Node) -> type:
         fields: list[Any] = []
@@ -164,7 +166,7 @@ class _Builder:
             child = start.children[key]
             if child is target:
                 return name
-            if child.children and not child.listed:
+            if child.children and (child.alone or not child.listed):
                 try:
                     return f"{name}.{self._attribute(child, target)}"
                 except LookupError:
