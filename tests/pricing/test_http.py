@@ -316,6 +316,8 @@ async def test_assets_and_categories_follow_the_catalogue(world: World, api: Pri
     assert [row["asset"] for row in rows] == ["BTC"]
     rows = (await ask(api, "/assets?category=DeFi")).json()["assets"]
     assert [row["asset"] for row in rows] == ["UNI"]
+    assert len((await ask(api, "/assets")).json()["assets"]) == 3
+    assert len((await ask(api, "/asset-categories")).json()["categories"]) == 2
     world.catalogue = msgspec.structs.replace(world.catalogue, assets={"ETH": world.catalogue.assets["ETH"]})
     assert [row["asset"] for row in (await ask(api, "/assets")).json()["assets"]] == ["ETH"]
     rows = (await ask(api, "/asset-categories")).json()["categories"]
