@@ -198,6 +198,22 @@ def test_removed_price_is_a_miss_and_its_slot_is_reused(writer: BoardWriter, rea
     assert text(reader.get("ETH", "coinbase")) == "2"
 
 
+def test_slot_number_held_from_before_its_reuse_is_a_miss(
+    buffer: bytearray, writer: BoardWriter, reader: BoardReader
+) -> None:
+    slot = put(writer, "BTC", "okx", "1")
+    put(writer, "ETH", "coinbase", "2")
+    for asset, exchange in ((0, 1), (1, 1), (0, 0)):  # rows of BTC on okx, ETH on okx, BTC on coinbase
+        entry = twin.Parts(SLOTS).assets + asset * twin.ASSET_BYTES + twin.ASSET_SLOTS + 4 * exchange
+        struct.pack_into(
+            "=I", buffer, entry, slot + 2
+        )  # what a reader took before ETH on coinbase came there
+    assert reader.get("BTC", "okx") is None
+    assert reader.get("ETH", "okx") is None
+    assert reader.get("BTC", "coinbase") is None
+    assert text(reader.get("ETH", "coinbase")) == "2"
+
+
 def test_price_is_forgotten_when_its_place_is_given_up_and_taken_again(
     writer: BoardWriter, reader: BoardReader
 ) -> None:
@@ -287,6 +303,16 @@ def test_price_from_before_a_change_of_labels_is_a_miss(writer: BoardWriter, rea
     price = reader.get("BTC", "okx")
     assert price is not None
     assert price.quote == "USD"
+
+
+def test_best_passes_over_a_price_from_before_a_change_of_labels(
+    writer: BoardWriter, reader: BoardReader
+) -> None:
+    put(writer, "BTC", "okx", "1")
+    put(writer, "BTC", "coinbase", "2")
+    writer.set_home("BTC", "okx")
+    writer.set_exchange("okx", source="okx-ws", quote="USD")
+    assert text(reader.best("BTC", 0, 10)) == "2"
 
 
 def test_same_labels_again_change_nothing(buffer: bytearray, writer: BoardWriter) -> None:
@@ -625,6 +651,7 @@ def test_writer_killed_at_any_store_leaves_whole_values_and_is_repaired(
     step: Callable[[Any], object],
 ) -> None:
     whole = wholes(step)
+    *_, finished = killed_at_each_store(step)
     for buffer in killed_at_each_store(step):
         reader = BoardReader(buffer)
         assert seen(reader) in whole
@@ -635,6 +662,7 @@ def test_writer_killed_at_any_store_leaves_whole_values_and_is_repaired(
         step(successor)
         assert seen(reader) == whole[-1] | {"exchanges": seen(reader)["exchanges"]}
         assert no_latch_is_half_done(buffer)
+        assert rows_in_use(buffer) == rows_in_use(finished)
 
 
 def wholes(step: Callable[[Any], object]) -> list[dict[str, object]]:
@@ -646,6 +674,11 @@ def wholes(step: Callable[[Any], object]) -> list[dict[str, object]]:
             states.append(state)
     assert 1 <= len(states) <= 4
     return states
+
+
+def rows_in_use(buffer: bytearray) -> bytes:
+    """The numbers of assets and exchanges: a row that was not yet findable is not made twice."""
+    return bytes(buffer[twin.ASSETS : twin.EXCHANGES + 4])
 
 
 def no_latch_is_half_done(buffer: bytearray) -> bool:
