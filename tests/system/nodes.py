@@ -17,6 +17,7 @@ from tests.services import free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0  # far more than it takes: the machine may be busy
+CLEAR_S = 40.0  # three times the grace of a service, and some
 UNWANTED = ("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "DJANGO_SETTINGS_MODULE", "NO_COLOR")
 
 
@@ -67,12 +68,20 @@ class Node:
         os.kill(self.pid, number)
 
     def clear_away(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            children = self.children()
+        """End the node, in order if it can, and whatever a failed test has left of it."""
+        if self._process is None:
+            return
+        children = {} if self.has_ended() else self.children()
+        self._process.terminate()
+        try:
+            self._process.wait(CLEAR_S)
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            for pid in children.values():
-                kill_if_alive(pid)
+        for pid in children.values():
+            kill_if_alive(pid)
+        for segment in self.segments():
+            segment.unlink(missing_ok=True)
 
     @property
     def said(self) -> str:
