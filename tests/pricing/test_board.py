@@ -205,9 +205,7 @@ def test_slot_number_held_from_before_its_reuse_is_a_miss(
     put(writer, "ETH", "coinbase", "2")
     for asset, exchange in ((0, 1), (1, 1), (0, 0)):  # rows of BTC on okx, ETH on okx, BTC on coinbase
         entry = twin.Parts(SLOTS).assets + asset * twin.ASSET_BYTES + twin.ASSET_SLOTS + 4 * exchange
-        struct.pack_into(
-            "=I", buffer, entry, slot + 2
-        )  # what a reader took before ETH on coinbase came there
+        struct.pack_into("=I", buffer, entry, slot + 2)  # as if taken before ETH on coinbase came
     assert reader.get("BTC", "okx") is None
     assert reader.get("ETH", "okx") is None
     assert reader.get("BTC", "coinbase") is None
