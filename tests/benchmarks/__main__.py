@@ -7,16 +7,18 @@
 import argparse
 import json
 import platform
+import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.benchmarks import bench_frames, bench_http, bench_socket, bench_visible
 
+TEMPLATE = Path(__file__).parent / "report.md"
 REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
 
@@ -52,78 +54,39 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
 
 def machine() -> str:
     """Describe the machine in one line."""
-    model = ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    cores = sum(line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    return f"{model or platform.machine()}, {cores} cores, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = sum(line.startswith("processor") for line in lines)
+    system = f"{platform.system()} {platform.release()}, CPython {platform.python_version()}"
+    return f"{models[0] if models else platform.machine()}, {cores} cores, {system}"
 
 
 def report(results: dict[str, Any]) -> str:
     """Return docs/benchmarks.md."""
-    http, visible, socket = results["http"], results["visible"], results["socket"]
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `./run bench`; every figure is from one run on one machine, with the benchmark's own processes on the same",
-        "cores. The machine is shared, so absolute times drift by half and more from run to run: ratios within a run hold.",
-        "",
-        f"- Machine: {machine()}",
-        f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "",
-        "## From raw frame to board",
-        "",
-        "One core, one trade a frame, no two frames alike: decoding, the book of subscriptions, the guard, the board's write",
-        "(`tests/benchmarks/bench_frames.py`). The fastest of several rounds.",
-        "",
-        "| exchange | µs per frame | frames per second |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {row['us_per_frame']} | {row['frames_per_s']:,} |"
-            for name, row in results["frames"].items()
-        ),
-        "",
-        "## From a loopback socket to the board",
-        "",
-        "The product's own WebSocket connection, fed by another process (`bench_socket.py`). CPU is the receiving process's alone.",
-        "",
-        "| exchange | frames | per second, wall clock | CPU µs per frame | per second of one core |",
-        "|---|---|---|---|---|",
-        f"| {socket['exchange']} | {socket['frames']:,} | {socket['frames_per_s']:,} | {socket['cpu_us_per_frame']} |"
-        f" {socket['frames_per_s_of_one_core']:,} |",
-        "",
-        "## From a frame's arrival to `/price`",
-        "",
-        "Real feed process, real HTTP worker; the benchmark sends a trade and asks until the answer shows it, over one kept-alive",
-        "connection (`bench_visible.py`). *One request* is what asking alone takes.",
-        "",
-        "| | p50 µs | p99 µs | p99.9 µs | count |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {label} | {row['p50_us']} | {row['p99_us']} | {row['p999_us']} | {row['count']:,} |"
-            for label, row in (
-                ("frame sent → seen in `/price`", visible["visible"]),
-                ("one request", visible["request"]),
-            )
-        ),
-        "",
-        "## Board",
-        "",
-        "Nanoseconds (`bench_board.py`). *Hot* visits 150 places of the board again and again, *cold* all of them in random order;",
-        "*memory* is one load that waits for the one before, in the same order: what the machine takes for a single miss.",
-        "",
-        "| slots | visits | memory | C read | C best of home and others | Python `get` | Python `best` | Python `write` |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_board_row(board, kind) for board in results["board"]["boards"] for kind in ("hot", "cold")),
-        "",
-        "## CPU per `/price` answer",
-        "",
-        *_http_lines(http),
-        "",
+    socket, visible = results["socket"], results["visible"]
+    socket_row = [socket["exchange"], f"{socket['frames']:,}", f"{socket['frames_per_s']:,}"]
+    socket_row += [socket["cpu_us_per_frame"], f"{socket['frames_per_s_of_one_core']:,}"]
+    frames = [
+        _row([name, row["us_per_frame"], f"{row['frames_per_s']:,}"])
+        for name, row in results["frames"].items()
     ]
-    return "\n".join(lines)
+    boards = [_board_row(board, kind) for board in results["board"]["boards"] for kind in ("hot", "cold")]
+    return string.Template(TEMPLATE.read_text()).substitute(
+        machine=machine(),
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        frames="\n".join(frames),
+        socket=_row(socket_row),
+        visible="\n".join(
+            _row([label, *(visible[name][key] for key in ("p50_us", "p99_us", "p999_us", "count"))])
+            for name, label in (("visible", "frame sent → seen in `/price`"), ("request", "one request"))
+        ),
+        board="\n".join(boards),
+        http="\n".join(_http_lines(results["http"])),
+    )
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def _board_row(board: dict[str, Any], kind: str) -> str:
@@ -138,12 +101,10 @@ def _http_lines(http: dict[str, Any]) -> list[str]:
     if "skipped" in http:
         return [f"Not measured: {http['skipped']}."]
     cost = http["cpu_us_per_answer"]
-    rows = [
-        f"| {label} | {cost[name]:.1f} | {_middle(http, name)} |" for name, label in _PEERS if name in cost
-    ]
+    rows = [_row([label, f"{cost[name]:.1f}", _middle(http, name)]) for name, label in _PEERS if name in cost]
     return [
-        "One worker on one core, 64 kept-alive connections from wrk on the other, medians of one run (`bench_http.py` with",
-        "`yardsticks/bench.py`): user and system time of the process over answered requests.",
+        "One worker on one core, 64 kept-alive connections from wrk on the other, medians of one run",
+        "(`bench_http.py` with `yardsticks/bench.py`): user and system time over answered requests.",
         "",
         "| server | CPU µs per answer | answers per second |",
         "|---|---|---|",

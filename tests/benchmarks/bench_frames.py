@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_frames [--frames 20000] [--rounds 7]
 
-Frames carry one trade each and are made by the simulator's dialects, in the shapes of the recordings; no two are alike.
-The fastest round counts: the machine is shared, and what others do to it only ever adds. Prints one JSON document.
+Frames carry one trade each and are made by the simulator's dialects, in the shapes of the recordings; no
+two are alike. The fastest round counts: the machine is shared, and what others do to it only ever adds.
+Prints one JSON document.
 """
 
 import argparse

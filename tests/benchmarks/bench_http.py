@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.bench_http [--seconds 3] [--rounds 3] [--connections 64]
 
-Needs wrk and nginx (Debian: wrk, nginx-light); Go is left out where it is not installed. Prints one JSON document.
+Needs wrk and nginx (Debian: wrk, nginx-light); Go is left out where it is not installed. Prints one JSON
+document.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def measure(*, seconds: int, rounds: int, connections: int) -> dict[str, Any]:
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # type: ignore[no-any-return]
 
 
-class _fresh_price:  # noqa: N801  # reads as a context manager
+class _fresh_price:  # reads as a context manager
     """Writes BTC to the board ten times a second, as a feed process would."""
 
     def __init__(self, node: BenchNode) -> None:

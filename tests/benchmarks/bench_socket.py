@@ -1,9 +1,11 @@
-"""Frames per second from a loopback WebSocket to the board, on one core: the product's own connection and intake.
+"""Frames per second from a loopback WebSocket to the board, on one core: the product's own connection and
+intake.
 
     python -m tests.benchmarks.bench_socket [--frames 200000] [--exchange okx]
 
-A child process serves ready-made single-trade frames as fast as they are taken. Prints one JSON document: the rate on the
-wall clock, and CPU per frame of the receiving process with the rate that one core of its own would give.
+A child process serves ready-made single-trade frames as fast as they are taken. Prints one JSON document:
+the rate on the wall clock, and CPU per frame of the receiving process with the rate that one core of its
+own would give.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""Time from a frame's arrival to its price in `/price`, through the real feed process and the real HTTP worker.
+"""Time from a frame's arrival to its price in `/price`, through the real feed process and the real HTTP
+worker.
 
     python -m tests.benchmarks.bench_visible [--trades 2000]
 
-This process is the exchange and the customer: it sends one trade over a loopback WebSocket and asks `/price` over one
-kept-alive connection until the answer shows it. The figure holds the socket, the feed, the board and the HTTP request that
-sees it; it cannot be smaller than one request. Prints one JSON document.
+This process is the exchange and the customer: it sends one trade over a loopback WebSocket and asks
+`/price` over one kept-alive connection until the answer shows it. The figure holds the socket, the feed,
+the board and the HTTP request that sees it; it cannot be smaller than one request. Prints one JSON
+document.
 """
 
 import argparse
@@ -12,12 +14,11 @@ import asyncio
 import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.benchmarks.bench_frames import shipped
+from tests.benchmarks.bench_frames import FEEDS
 from tests.benchmarks.node import BenchNode, bench_node, free_port
 
 _ROW = {"asset": "BTC", "symbol": "BTC-USDT", "rest_symbol": "", "category": "Major Currencies"}
@@ -39,7 +40,8 @@ class Exchange:
     async def trade(self, price: str) -> None:
         """Send a trade at *price* now."""
         self._trade_id += 1
-        trade = f'{{"instId":"BTC-USDT","tradeId":"{self._trade_id}","px":"{price}","sz":"1","ts":"{time.time_ns() // 10**6}"}}'
+        time_ms = time.time_ns() // 10**6
+        trade = f'{{"instId":"BTC-USDT","tradeId":"{self._trade_id}","px":"{price}","ts":"{time_ms}"}}'
         await (await self._client).send(
             f'{{"arg":{{"channel":"trades","instId":"BTC-USDT"}},"data":[{trade}]}}'
         )
@@ -75,21 +77,15 @@ async def _time_trades(exchange: Exchange, customer: Customer, trades: int) -> d
     return {"visible": visible, "request": request}
 
 
-async def _run(node: BenchNode, trades: int) -> dict[str, Any]:
-    port = free_port()
-    document = Path(node.folder) / "bench.json"
-    feed = json.loads(
-        (Path(__file__).resolve().parents[2] / "exchanges/fixtures/feeds/okx.json").read_text()
-    )["feed"]
-    feed |= {
-        "name": "bench",
-        "display_name": "Bench",
-        "ws_url": f"ws://127.0.0.1:{port}/",
-        "rest_url": "",
-        "rest_price_path": "",
-    }
-    document.write_text(json.dumps({"feed": feed, "assets": [_ROW | _FLAGS]}))
-    await asyncio.to_thread(node.manage, "exchange", "import", str(document))
+def _document(port: int) -> str:
+    """Return OKX's row with an exchange of this process behind it."""
+    feed = json.loads((FEEDS / "okx.json").read_text())["feed"]
+    feed |= {"name": "bench", "display_name": "Bench", "ws_url": f"ws://127.0.0.1:{port}/"}
+    feed |= {"rest_url": "", "rest_price_path": ""}
+    return json.dumps({"feed": feed, "assets": [_ROW | _FLAGS]})
+
+
+async def _run(node: BenchNode, port: int, trades: int) -> dict[str, Any]:
     exchange = Exchange()
     async with serve(exchange.talk, "127.0.0.1", port, compression=None):
         node.start("runfeeds")
@@ -98,28 +94,26 @@ async def _run(node: BenchNode, trades: int) -> dict[str, Any]:
         await exchange.trade("67000.10")
         customer = Customer(*await asyncio.open_connection("127.0.0.1", node.http_port))
         while await customer.price() != "67000.10":
-            await asyncio.sleep(0.05)
+            pass
         await _time_trades(exchange, customer, min(200, trades))  # warm
-        return {
-            name: _percentiles(times)
-            for name, times in (await _time_trades(exchange, customer, trades)).items()
-        }
+        times = await _time_trades(exchange, customer, trades)
+        node.close()  # before its exchange goes away
+        return {name: _percentiles(times_us) for name, times_us in times.items()}
 
 
 def _percentiles(times_us: list[float]) -> dict[str, float]:
     ranks = statistics.quantiles(times_us, n=1000)
-    return {
-        "p50_us": round(ranks[499], 1),
-        "p99_us": round(ranks[989], 1),
-        "p999_us": round(ranks[998], 1),
-        "count": len(times_us),
-    }
+    percentiles = {"p50_us": ranks[499], "p99_us": ranks[989], "p999_us": ranks[998]}
+    return {name: round(value, 1) for name, value in percentiles.items()} | {"count": len(times_us)}
 
 
 def measure(*, trades: int) -> dict[str, Any]:
-    shipped("okx")  # the row is the shipped one, so it must be valid
+    port = free_port()
     with bench_node(seeded=False) as node:
-        return asyncio.run(_run(node, trades))
+        document = node.folder / "bench.json"
+        document.write_text(_document(port))
+        node.manage("exchange", "import", str(document))
+        return asyncio.run(_run(node, port, trades))
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ class BenchNode:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=1).close()  # noqa: S310
+                urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=1).close()
                 return
             except OSError:
                 if time.monotonic() > deadline:
@@ -75,6 +75,7 @@ class BenchNode:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
+        self._processes.clear()
 
 
 @contextlib.contextmanager
