@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from pricing.catalogue import Catalogue, PublicView
+from pricing.catalogue import EMPTY, Catalogue, PublicView
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
 from pricing.protocol import PriceAnswer, PriceLike, PriceQuery, Problem
@@ -145,6 +145,9 @@ class PriceService:
         """Return the exchanges that may answer, home first."""
         exchanges = self.view.exchanges_of(query.asset)
         if not exchanges:
+            if self.view.catalogue() is EMPTY:  # the tables could not be read yet: not the caller's mistake
+                figures: dict[str, int | str | None] = {"asset": query.asset, "age_ms": None}
+                return Problem("unavailable", "What is listed is not known at the moment.", figures)
             detail = f"{query.asset} is not listed; see /assets."
             return Problem("unknown_asset", detail, {"asset": query.asset})
         if query.exchange is None:

@@ -93,6 +93,11 @@ async def test_unlisted_asset_is_unknown_even_with_a_price_on_the_board(world: W
     world.tick("GUSD", "gemini", "1")
     assert (await refusal(world, "GUSD")).code == "unknown_asset"
     assert (await refusal(world, "NOPE")).code == "unknown_asset"
+
+
+async def test_before_the_tables_are_read_no_asset_is_called_unknown(world: World) -> None:
+    world.catalogue = EMPTY
+    assert (await refusal(world)).code == "unavailable"
     assert world.fallback.asked == []
 
 
