@@ -149,8 +149,7 @@ class Line:
     async def _back_off(self, ended: Ended) -> None:
         rules = self._redialling
         down_s = time.monotonic() - (self._down_since_s or time.monotonic())
-        is_quick = down_s < rules.quick_for_s and not ended.refused
-        backoff = self._quick if is_quick else self._slow
+        backoff = self._quick if down_s < rules.quick_for_s else self._slow
         delay_s = max(backoff.next_delay_s(), ended.retry_after_s)
         logger.warning("Feed %s: %s; dialling again in %.1f s", self._spec.name, ended.reason, delay_s)
         if ended.unreachable and delay_s > rules.probe_s:

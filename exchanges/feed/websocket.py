@@ -50,6 +50,9 @@ class FeedSocket(ClientConnection):
         self._wall_ns, self._mono_ns = time.time_ns(), time.monotonic_ns()
         super().data_received(data)
         self._conversation.batch_read()
+        if self.protocol.close_expected():
+            # Nothing more comes that counts, and a hostile peer may never let go of the connection.
+            self._conversation.lost(self, self._why(None))
         if len(data) >= FAIR_BYTES and not self.transport.is_closing():
             # A flood on one connection must let the others read: uvloop would come back here up to 32 times.
             self.transport.pause_reading()
