@@ -14,6 +14,7 @@ from exchanges.simulator.dialects.base import SECOND_NS, Ack, Answer, Limits, Ou
 from exchanges.simulator.replay import Replay
 from exchanges.simulator.tape import Tape, Trade
 from exchanges.simulator.walk import Walk
+from exchanges.simulator.wire import text_frame
 
 F = TypeVar("F", bound=f.Fault)
 QUIETEST_S = 2.5  # whatever the rate, a subscribed symbol trades about so often
@@ -243,7 +244,7 @@ class SimulatedExchange:
         parts: list[bytes] = []
         for text in frames:
             fault = self.strike(f.FrameFault)
-            parts.append(fault.wire(text) if fault else f.text_frame(text))
+            parts.append(fault.wire(text) if fault else text_frame(text))
             if isinstance(fault, f.EndlessFragments):
                 line.fragments = fault
                 break

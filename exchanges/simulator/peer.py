@@ -17,6 +17,7 @@ from websockets.server import ServerProtocol
 from exchanges.simulator import faults as f
 from exchanges.simulator.dialects.base import Close, Out, Ping, Session
 from exchanges.simulator.exchange import SimulatedExchange
+from exchanges.simulator.wire import text_frame
 
 if TYPE_CHECKING:
     from exchanges.simulator.server import Simulator
@@ -207,7 +208,7 @@ class Peer(asyncio.Protocol):
                 self._websocket.send_ping(b"")
                 data += b"".join(self._websocket.data_to_send())
             else:
-                data += f.text_frame(out)
+                data += text_frame(out)
         self.write(bytes(data))
 
     def write(self, data: bytes) -> None:

@@ -18,6 +18,7 @@ from exchanges.simulator.markets import MARKETS, Market
 from exchanges.simulator.peer import Peer
 from exchanges.simulator.replay import Replay
 from exchanges.simulator.walk import Walk
+from exchanges.simulator.wire import text_frame
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Simulator:
         size = 0
         for number in range(frames):
             trade = exchange.tape.next(symbols[number % len(symbols)], now_ns + number * 1_000)
-            parts += [f.text_frame(text) for text in session.trades([trade], now_ns)]
+            parts += [text_frame(text) for text in session.trades([trade], now_ns)]
             size += len(parts[-1])
             if size >= _BLAST_WRITE_BYTES or number == frames - 1:
                 writes.append((b"".join(parts), len(parts)))

@@ -14,6 +14,7 @@ from exchanges.simulator import faults as f
 from exchanges.simulator.dialects import DIALECTS
 from exchanges.simulator.tape import Tape, Trade
 from exchanges.simulator.walk import Walk
+from exchanges.simulator.wire import close_json, cut_price
 
 TRADE = Trade("BTC-USD", "83371.10", "0.1", "buy", 1_795_000_000_123_456_000, 995_098_700)
 FRAME = '{"channel":"trade","data":[{"symbol":"BTC/USD","price":83371.10,"qty":0.1}]}'
@@ -164,11 +165,11 @@ def test_truncated_and_closed_frame_parses_as_another_number(name: str) -> None:
     ],
 )
 def test_close_json_adds_what_is_missing(cut: str, closed: str) -> None:
-    assert f.close_json(cut) == closed
+    assert close_json(cut) == closed
 
 
 def test_frame_without_a_price_is_not_cut() -> None:
-    assert f.cut_price('{"a":1}') == '{"a":1}'
+    assert cut_price('{"a":1}') == '{"a":1}'
 
 
 def test_oversized_frame_has_the_asked_size_and_still_parses() -> None:
