@@ -6,8 +6,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from exchanges.simulator.record import write_folder
 from exchanges.simulator.replay import RecordingError, Replay, read_folder
 from exchanges.simulator.server import DEFAULT_RATE, HOST, Simulator
 
@@ -15,9 +17,11 @@ EXAMPLES = """
 examples:
   manage.py runsimulator --port 8090
   manage.py runsimulator --replay tests/recordings --retime
+  manage.py runsimulator --record tests/recordings
   curl -X POST localhost:8090/control/okx/fault -d '{"kind": "silence", "pongs": false}'
   curl -X POST localhost:8090/control/all/fault -d '{"kind": "crash", "factor": 0.5, "assets": ["BTC"]}'
-  curl localhost:8090/control/okx/fault
+  curl -X POST localhost:8090/control/okx/blast -d '{"frames": 100000}'
+  curl localhost:8090/control/okx
   curl -X DELETE localhost:8090/control/all/fault
 """
 
@@ -31,7 +35,8 @@ class Command(BaseCommand):
         return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, default=8090, help="0 picks a free one (default: 8090)")
+        port = settings.TRINITY_SIMULATOR_PORT
+        parser.add_argument("--port", type=int, default=port, help=f"0 picks a free one (default: {port})")
         parser.add_argument(
             "--rate", type=float, default=DEFAULT_RATE, help="trades a second per exchange, at least"
         )
@@ -39,7 +44,13 @@ class Command(BaseCommand):
         parser.add_argument("--replay", type=Path, metavar="FOLDER", help="send recorded frames instead")
         parser.add_argument("--retime", action="store_true", help="replay prices as if they traded now")
 
+        parser.add_argument("--record", type=Path, metavar="FOLDER", help="write recordings and end")
+
     def handle(self, *args: Any, **options: Any) -> None:  # as Django has it
+        if options["record"]:
+            for path in write_folder(options["record"], seed=options["seed"]):
+                self.stdout.write(str(path))
+            return
         try:
             replays = read_folder(options["replay"], retimed=options["retime"]) if options["replay"] else {}
         except RecordingError as error:
