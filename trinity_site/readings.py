@@ -12,7 +12,7 @@ from exchanges.live import Live
 from pricing import health
 from pricing._board import BoardReader
 from pricing.catalogue import PublicView
-from pricing.health import ExchangeRow, exchange_ages_ms
+from pricing.health import ExchangeRow, since_ms
 from pricing.parameters import MS, Parameters
 
 # The majors, in the order in which people look for them.
@@ -70,18 +70,10 @@ class PublicReading:
             row = rows.get(f"price/{asset}")
             if row is not None:
                 trail.append(str(row["price"]))
-        ages_ms = exchange_ages_ms(self._board, mono_ns)
-        for name, info in self._view.catalogue().exchanges.items():
-            rows[f"exchange/{name}"] = {
-                "name": info.display_name,
-                "state": state_of(ages_ms.get(name), self._parameters.price_ttl_ms),
-            }
+        exchanges = self.exchanges(mono_ns)
+        rows |= {f"exchange/{name}": row for name, row in exchanges.items()}
+        rows["verdict"] = verdict(exchanges.values())
         return rows
-
-    def now(self) -> tuple[int, dict[str, Row]]:
-        """Return the moment on the pages' clock, and the prices of that moment."""
-        mono_ns = self.clock.mono_ns()
-        return self.clock.at_ms(mono_ns), self.prices(mono_ns)
 
     def prices(self, mono_ns: int) -> dict[str, Row]:
         """Return the shown assets of which a price is known, however old it is."""
@@ -97,6 +89,17 @@ class PublicReading:
                     "source": price.source,
                     "at_ms": self.clock.at_ms(mono_ns - price.age_ns(mono_ns)),
                 }
+        return rows
+
+    def exchanges(self, mono_ns: int) -> dict[str, Row]:
+        """Return the enabled exchanges with the moment of their newest price, None before the first."""
+        ticks = {row.name: row.last_tick_mono_ns for row in self._board.exchanges()}
+        rows: dict[str, Row] = {}
+        for name, info in self._view.catalogue().exchanges.items():
+            then_ns = ticks.get(name, 0)
+            state = state_of(since_ms(then_ns, mono_ns), self._parameters.price_ttl_ms)
+            at_ms = self.clock.at_ms(then_ns) if then_ns else None
+            rows[name] = {"name": info.display_name, "state": state, "at_ms": at_ms}
         return rows
 
     def _choose(self, asset: str, mono_ns: int) -> Price | None:
@@ -115,6 +118,17 @@ def state_of(age_ms: int | None, ttl_ms: int) -> str:
     if age_ms is None:
         return "silent"
     return "live" if age_ms <= ttl_ms else "delayed"
+
+
+def verdict(exchanges: Iterable[Row]) -> Row:
+    """Say in one line how things are."""
+    rows = list(exchanges)
+    late = [row["name"] for row in rows if row["state"] != "live"]
+    if len(late) == len(rows):
+        return {"state": "silent", "text": "No live prices at the moment."}
+    if late:
+        return {"state": "delayed", "text": f"Prices are live; not from {', '.join(late)} at the moment."}
+    return {"state": "live", "text": "All exchanges are live."}
 
 
 def feed_rows(live: Live, exchanges: Iterable[ExchangeRow], clock: Clock) -> Mapping[str, Row]:

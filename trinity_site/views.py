@@ -1,7 +1,7 @@
 """The public pages. They read the board and the catalogue in memory; none of them asks the database."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -14,10 +14,9 @@ from django.views.decorators.http import require_safe
 from exchanges.api import PROBLEMS as OPERATOR_PROBLEMS
 from pricing import openapi
 from pricing.catalogue import EMPTY, Catalogue
-from pricing.health import exchange_ages_ms
 from pricing.parameters import Parameters
 from pricing.protocol import PROBLEMS, Problem, render_problem, shorten
-from trinity_site.readings import SHOWN_ASSETS, state_of, trail_points
+from trinity_site.readings import SHOWN_ASSETS, trail_points, verdict
 from trinity_site.reference import Reference, make_reference
 from trinity_site.runtime import Runtime
 
@@ -56,7 +55,6 @@ async def status(request: HttpRequest) -> HttpResponse:
         "exchanges": rows,
         "verdict": verdict(rows),
         "ttl_s": parameters_of(runtime).price_ttl_ms // 1000,
-        "read_at": datetime.now(UTC).strftime("%H:%M:%S"),
     }
     return page(request, "status", context)
 
@@ -121,7 +119,8 @@ def price_cards(runtime: Runtime | None, catalogue: Catalogue) -> list[Context]:
     if runtime is None:
         return []
     reading = runtime.live.reading
-    now_ms, prices = reading.now()
+    mono_ns = reading.clock.mono_ns()
+    now_ms, prices = reading.clock.at_ms(mono_ns), reading.prices(mono_ns)
     cards = []
     for asset in SHOWN_ASSETS:
         if asset in catalogue.assets:
@@ -133,6 +132,7 @@ def price_cards(runtime: Runtime | None, catalogue: Catalogue) -> list[Context]:
                     **row,
                     "age_ms": max(0, now_ms - row["at_ms"]) if row else "",
                     "trail": " ".join(trail),
+                    "trend": "down" if trail and Decimal(trail[-1]) < Decimal(trail[0]) else "up",
                     "points": trail_points(trail, width=TRAIL_WIDTH, height=TRAIL_HEIGHT),
                 }
             )
@@ -142,31 +142,17 @@ def price_cards(runtime: Runtime | None, catalogue: Catalogue) -> list[Context]:
 def exchange_rows(runtime: Runtime | None) -> list[Context]:
     if runtime is None:
         return []
-    ttl_ms = parameters_of(runtime).price_ttl_ms
-    ages_ms = exchange_ages_ms(runtime.board, runtime.live.reading.clock.mono_ns())
-    catalogue = catalogue_of(runtime)
-    rows = []
-    for name, info in catalogue.exchanges.items():
-        state = state_of(ages_ms.get(name), ttl_ms)
-        rows.append(
-            {
-                "key": name,
-                "name": info.display_name,
-                "quote": info.quote,
-                "assets": sum(name in runtime.prices.view.exchanges_of(asset) for asset in catalogue.assets),
-                "age_ms": ages_ms.get(name),
-                "state": state,
-                "word": STATE_WORDS[state],
-            }
-        )
-    return rows
-
-
-def verdict(rows: list[Context]) -> dict[str, str]:
-    """Say in one line how things are."""
-    late = [row["name"] for row in rows if row["state"] != "live"]
-    if not rows or len(late) == len(rows):
-        return {"state": "silent", "text": "No live prices at the moment."}
-    if late:
-        return {"state": "delayed", "text": f"Prices are live; {', '.join(late)} not at the moment."}
-    return {"state": "live", "text": "All exchanges are live."}
+    reading, view = runtime.live.reading, runtime.prices.view
+    mono_ns = reading.clock.mono_ns()
+    catalogue = view.catalogue()
+    return [
+        {
+            **row,
+            "key": name,
+            "word": STATE_WORDS[row["state"]],
+            "quote": catalogue.exchanges[name].quote,
+            "assets": sum(name in view.exchanges_of(asset) for asset in catalogue.assets),
+            "age_ms": None if row["at_ms"] is None else max(0, reading.clock.at_ms(mono_ns) - row["at_ms"]),
+        }
+        for name, row in reading.exchanges(mono_ns).items()
+    ]

@@ -174,11 +174,26 @@ UNFOLD = {
     "SITE_TITLE": "Trinity Beast Command Centre",
     "SITE_HEADER": "Trinity Beast",
     "SITE_SUBHEADER": "Command Centre",
-    "SITE_SYMBOL": "bolt",
+    "SITE_ICON": lambda request: static("trinity/mark.svg"),
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "trinity_site.dashboard.environment",
     "DASHBOARD_CALLBACK": "trinity_site.dashboard.dashboard",
     "BORDER_RADIUS": "8px",
+    "COLORS": {
+        "primary": {  # the brand's green; white text on 600 has a contrast of 6.4
+            "50": "oklch(97.5% .018 163)",
+            "100": "oklch(94.5% .04 163)",
+            "200": "oklch(89.5% .075 163)",
+            "300": "oklch(83% .12 163)",
+            "400": "oklch(75% .145 163)",
+            "500": "oklch(62% .125 163)",
+            "600": "oklch(47% .1 163)",
+            "700": "oklch(41.5% .088 163)",
+            "800": "oklch(36% .075 163)",
+            "900": "oklch(31% .062 163)",
+            "950": "oklch(23% .045 163)",
+        },
+    },
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("trinity/mark.svg")}
     ],
@@ -202,6 +217,7 @@ UNFOLD = {
                         "icon": "sensors",
                         "link": reverse_lazy("admin:exchanges_exchangefeed_changelist"),
                         "badge": "trinity_site.dashboard.feeds_badge",
+                        "badge_variant": "primary",
                         "permission": "trinity_site.dashboard.may_view_feeds",
                     },
                     {
@@ -245,5 +261,7 @@ LOGGING = {
         # Django's own handlers mail people and print twice; the root's one is enough.
         "django": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
         "django.server": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
+        # Below warnings uvicorn writes three lines with the address for every page that watches.
+        "uvicorn.error": {"level": "WARNING"},
     },
 }

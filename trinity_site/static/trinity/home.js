@@ -53,6 +53,8 @@ function showExchange(name, row) {
   for (const element of document.querySelectorAll(`[data-exchange-state="${CSS.escape(name)}"]`)) {
     element.dataset.state = row.state;
     element.querySelector("[data-field=state]").textContent = STATE_WORDS[row.state] ?? row.state;
+    const age = element.querySelector("[data-field=age]");
+    if (age && row.at !== undefined) age.dataset.since = row.at;
   }
   document.dispatchEvent(new CustomEvent("exchange", { detail: { name, title: row.name, gone: false } }));
 }
@@ -65,8 +67,18 @@ function forgetExchange(name) {
   document.dispatchEvent(new CustomEvent("exchange", { detail: { name, gone: true } }));
 }
 
+function showVerdict(row) {
+  const element = document.querySelector("[data-verdict]");
+  if (!element || element.dataset.state === row.state && element.textContent === row.text) return;
+  element.dataset.state = row.state;
+  element.querySelector("[data-field=text]").textContent = row.text;
+}
+
 function growOlder() {
   const now = performance.now();
+  for (const element of document.querySelectorAll("[data-since]")) {
+    element.textContent = `${ageText(now - Number(element.dataset.since))} ago`;
+  }
   for (const card of cards.values()) {
     if (card.at === null) continue;
     const age = now - card.at;
@@ -81,6 +93,7 @@ function growTrails() {
     card.points.push(Number(card.digits));
     if (card.points.length > TRAIL_POINTS) card.points.shift();
     card.trail.setAttribute("points", trailPoints(card.points));
+    card.element.dataset.trend = card.points.at(-1) < card.points[0] ? "down" : "up";
   }
 }
 
@@ -121,7 +134,8 @@ watch("/live/prices", {
     for (const [name, row] of Object.entries(rows)) {
       const [kind, key] = name.split("/");
       if (kind === "price") showPrice(key, row);
-      else showExchange(key, row);
+      else if (kind === "exchange") showExchange(key, row);
+      else showVerdict(row);
     }
     for (const name of gone) if (name.startsWith("exchange/")) forgetExchange(name.slice(9));
     growOlder();
