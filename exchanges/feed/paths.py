@@ -48,7 +48,7 @@ def load(frame: str | bytes) -> object:
     """Decode JSON keeping every number as its text; raise ValueError or RecursionError for anything else."""
     text = frame if isinstance(frame, str) else str(frame, "utf-8")
     document = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
-    if "\\ud" in text or "\\uD" in text:
+    if not text.isascii() or "\\u" in text:
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair could never be sent on
     return document
 
