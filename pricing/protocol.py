@@ -123,8 +123,6 @@ def parse_prices_body(body: bytes) -> list[PriceQuery]:
         asked = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _bad(f"The body is not as it must be: {error}.") from error
-    except RecursionError as error:
-        raise _bad("The body is nested too deeply.") from error
     exchange = None if asked.exchange is None else _exchange(asked.exchange)
     max_age_ms = _within(_whole(asked.max_age_ms, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS)
     min_sources = _within(_whole(asked.min_sources, "min_sources"), "min_sources", 1, MAX_SOURCES)
