@@ -3,6 +3,7 @@
 Every error names the variable; no error repeats its value, which may be a secret.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 _FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
-_ENGINES = {"django.db.backends.postgresql", "django.db.backends.sqlite3"}
+_SCHEMES = ("postgres", "postgresql", "sqlite")
 
 
 def text(name: str, default: str | None = None) -> str:
@@ -88,11 +89,11 @@ def database(name: str = "DATABASE_URL") -> dict[str, Any] | None:  # Any: Djang
     raw = text(name, "")
     if not raw:
         return None
-    try:
-        parsed: dict[str, Any] = dict(environ.Env.db_url_config(raw))  # Any: Django's own shape
-    except (ValueError, KeyError, environ.ImproperlyConfigured):
-        parsed = {}
-    if parsed.get("ENGINE") not in _ENGINES or not parsed.get("NAME"):
+    parsed: dict[str, Any] = {}  # Any: Django's own shape
+    if raw.partition("://")[0] in _SCHEMES:  # any other one the parser would print, password and all
+        with contextlib.suppress(ValueError):
+            parsed = dict(environ.Env.db_url_config(raw))
+    if not parsed.get("NAME"):
         raise ImproperlyConfigured(
             f"{name} must look like postgresql://user:password@host:5432/name or sqlite:///path."
         )

@@ -1,0 +1,95 @@
+"""The command centre's first page."""
+
+import time
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client, RequestFactory
+
+from exchanges.feed.status import FeedStatus
+from exchanges.models import ExchangeFeed
+from exchanges.services import Author, Door, save_assets, save_feed, toggle_feed
+from pricing._board import BoardWriter
+from tests.exchanges.boards import make_board, state_with, write_price
+from tests.exchanges.rows import feed_row
+from trinity_site.dashboard import dashboard, environment, feeds_badge
+
+pytestmark = pytest.mark.django_db
+AUTHOR = Author(Door.COMMAND)
+BTC = {"asset": "BTC", "symbol": "BTC-USD", "category": "Major Currencies", "home": True}
+
+
+@pytest.fixture(autouse=True)
+def rows() -> None:
+    save_feed(columns=feed_row(), author=AUTHOR)
+    save_feed(columns=feed_row(name="other", display_name="Other"), author=AUTHOR)
+    save_assets(rows=[BTC, {**BTC, "asset": "ETH", "symbol": "ETH-USD"}], exchange="plain", author=AUTHOR)
+
+
+def shown(user: User, board: BoardWriter | None) -> dict[str, Any]:  # Any: a template's context
+    request = RequestFactory().get("/admin/")
+    request.user = user
+    if board:
+        request.scope = {"state": state_with(board)}  # type: ignore[attr-defined]  # as an ASGI request has it
+    return dashboard(request, {}) | {"badge": feeds_badge(request)}
+
+
+def figures(context: dict[str, Any]) -> dict[str, str]:
+    return {card.key: card.figure for card in context["cards"]}
+
+
+def test_cards_count_what_is_live_and_fresh(admin_user: User) -> None:
+    now = time.monotonic_ns()
+    board = make_board(now, plain=FeedStatus(state="live"), other=FeedStatus(state="backoff", detail="no"))
+    write_price(board, "BTC", "plain", "1", mono_ns=now)
+    write_price(board, "ETH", "plain", "1", mono_ns=now - 60 * 10**9)
+    context = shown(admin_user, board)
+    cards = figures(context)
+    assert (cards["feeds_live"], cards["assets_fresh"], cards["oldest_home"]) == ("1 / 2", "1 / 2", "1 min")
+    assert cards["ticks_per_s"] == "0"
+    assert context["badge"] == "1/2"
+
+
+def test_needs_name_what_is_wrong_with_enabled_feeds(admin_user: User) -> None:
+    plain = FeedStatus(state="live", refused_symbols=dict.fromkeys("ABCDEFG", "no"), stuck_assets=["ETH"])
+    board = make_board(time.monotonic_ns(), plain=plain, other=FeedStatus(state="backoff", detail="no route"))
+    assert {(need.state, need.text) for need in shown(admin_user, board)["needs"]} == {
+        ("backoff", "Other: no route"),
+        ("refused", "Plain: 7 symbols refused: A, B, C, D, E and 2 more"),
+        ("quiet", "Plain: 1 assets stuck: ETH"),
+    }
+
+
+def test_disabled_feed_needs_nobody(admin_user: User) -> None:
+    toggle_feed(name="other", enabled=False, author=AUTHOR)
+    board = make_board(time.monotonic_ns(), plain=FeedStatus(state="live"))
+    context = shown(admin_user, board)
+    assert (context["needs"], context["badge"]) == ([], "1/1")
+
+
+def test_unusable_row_needs_somebody_even_without_a_board(admin_user: User) -> None:
+    ExchangeFeed.objects.filter(pk="plain").update(price_path="[")
+    (need,) = shown(admin_user, None)["needs"]
+    assert "Plain: the row cannot be used: price_path" in need.text
+
+
+def test_dead_feed_process_is_said(admin_user: User) -> None:
+    board = make_board(time.monotonic_ns() - 60 * 10**9, plain=FeedStatus(state="live"))
+    context = shown(admin_user, board)
+    assert "does not report" in context["explanation"]
+    assert figures(context)["feeds_live"] == "0 / 2"
+
+
+def test_account_without_the_right_sees_no_figures() -> None:
+    user = User.objects.create_user("looker", is_staff=True)
+    assert "cards" not in shown(user, None)
+    client = Client()
+    client.force_login(user)
+    assert client.get("/admin/").status_code == 200
+
+
+def test_simulated_exchanges_are_said_on_every_page(admin_client: Client, settings: Any) -> None:
+    assert environment(RequestFactory().get("/")) == ["BeastMain", "info"]
+    settings.TRINITY_SIMULATOR_URL = "http://127.0.0.1:1"
+    assert b"Simulated exchanges" in admin_client.get("/admin/exchanges/exchangefeed/").content

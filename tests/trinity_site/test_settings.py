@@ -1,0 +1,90 @@
+"""The settings modules as processes of their own see them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROD = {"DJANGO_SECRET_KEY": "0123456789abcdefghij" * 3, "DJANGO_ALLOWED_HOSTS": "prices.example.com"}
+
+
+def manage(module: str, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DJANGO_SETTINGS_MODULE": f"trinity_site.settings.{module}",
+        "TRINITY_DATA_DIR": str(folder),
+        **variables,
+    }
+    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def shown(module: str, folder: Path, expression: str, **variables: str) -> str:
+    code = f"from django.conf import settings; print({expression})"
+    done = manage(module, folder, "shell", "--no-imports", "-c", code, **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("missing", list(PROD))
+def test_prod_refuses_to_start_without_what_it_needs(tmp_path: Path, missing: str) -> None:
+    variables = {name: value for name, value in PROD.items() if name != missing}
+    done = manage("prod", tmp_path, "check", **variables)
+    assert done.returncode != 0
+    assert f"{missing} is missing" in done.stderr
+
+
+def test_prod_refuses_a_short_secret(tmp_path: Path) -> None:
+    done = manage("prod", tmp_path, "check", **{**PROD, "DJANGO_SECRET_KEY": "short"})
+    assert "DJANGO_SECRET_KEY must have at least 50 characters" in done.stderr
+
+
+def test_prod_passes_the_deployment_checks(tmp_path: Path) -> None:
+    done = manage("prod", tmp_path, "check", "--deploy", "--fail-level", "WARNING", **PROD)
+    assert done.returncode == 0, done.stderr
+    assert "no issues" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["dev", "prod"])
+def test_debug_is_off(tmp_path: Path, module: str) -> None:
+    assert shown(module, tmp_path, "settings.DEBUG", **PROD) == "False"
+
+
+def test_dev_needs_nothing_and_keeps_its_secret(tmp_path: Path) -> None:
+    expression = "settings.SECRET_KEY == open(settings.TRINITY_DATA_DIR / 'secret_key').read()"
+    assert shown("dev", tmp_path / "new", expression) == "True"
+
+
+def test_dev_uses_sqlite_in_wal_mode_in_the_data_folder(tmp_path: Path) -> None:
+    code = (
+        "from django.db import connection as c; k = c.cursor(); "
+        "print(k.execute('PRAGMA journal_mode').fetchone()[0], c.settings_dict['NAME'])"
+    )
+    done = manage("dev", tmp_path, "shell", "--no-imports", "-c", code)
+    assert done.stdout.split() == ["wal", str(tmp_path / "trinity.sqlite3")], done.stderr
+
+
+def test_simulator_allows_loopback_unless_told_otherwise(tmp_path: Path) -> None:
+    expression = "settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES"
+    url = {"TRINITY_SIMULATOR_URL": "http://127.0.0.1:8090"}
+    assert shown("dev", tmp_path, expression) == "False"
+    assert shown("dev", tmp_path, expression, **url) == "True"
+    assert shown("dev", tmp_path, expression, **url, TRINITY_ALLOW_LOOPBACK_EXCHANGES="0") == "False"
+
+
+def test_daphne_is_there_for_runserver_only(tmp_path: Path) -> None:
+    assert shown("dev", tmp_path, "'daphne' in settings.INSTALLED_APPS") == "False"
+    assert "runserver" in manage("dev", tmp_path, "runserver", "--help").stdout
+    code = "import sys; sys.argv = ['manage.py', 'runserver']; from trinity_site.settings import dev; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}print('daphne' in dev.INSTALLED_APPS)"],
+        cwd=ROOT,
+        env={"TRINITY_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "True", done.stderr
