@@ -246,6 +246,7 @@ cdef class Price:
         )
 
 
+@cython.no_gc_clear  # clearing would drop the buffer's owner without releasing the buffer
 cdef class BoardReader:
     def __init__(self, buffer):
         self.attach(buffer, PyBUF_SIMPLE)

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The node's 24 counters in memory that processes share: a row per worker, summed by whoever reads."""
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memset
 
@@ -45,6 +46,7 @@ cdef Table* attach(object buffer, int flags, Py_buffer* view) except NULL:
     return <Table*>view.buf
 
 
+@cython.no_gc_clear  # clearing would drop the buffer's owner without releasing the buffer
 cdef class Counters:
     def __cinit__(self):
         self.row = &self.nowhere
@@ -73,6 +75,7 @@ cdef class Counters:
         count(self, index, n)
 
 
+@cython.no_gc_clear  # clearing would drop the buffer's owner without releasing the buffer
 cdef class CounterReader:
     cdef const Table* table
     cdef Py_buffer view
