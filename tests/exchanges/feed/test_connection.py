@@ -163,6 +163,7 @@ async def test_frames_that_come_with_the_handshake_are_not_lost() -> None:
 
     async with raw_server(handle) as url, Subject(url) as subject:
         assert await subject.prices(1) == ["9.75"]
+        assert subject.connection.open
 
 
 async def test_binary_frame_is_delivered_as_it_is() -> None:
@@ -392,6 +393,20 @@ async def test_broken_framing_ends_the_connection(frame: bytes) -> None:
     ended, subject = await bad_frame(frame)
     assert ended.reason
     assert subject.record.seen == []
+
+
+async def test_peer_that_does_not_let_go_after_breaking_the_protocol_is_left_at_once() -> None:
+    async def hold_on(socket: ServerConnection) -> None:
+        socket.transport.write(b"\x83\x00")
+        socket.transport.pause_reading()
+        await asyncio.sleep(2)
+
+    patient = Network(allow_loopback=True, ping_interval_s=60, ping_timeout_s=60, close_timeout_s=0.2)
+    async with exchange(hold_on) as served:
+        began = time.monotonic()
+        ended = await Subject(served.url, network=patient).ended()
+        assert time.monotonic() - began < 1.0
+    assert "invalid opcode" in ended.reason
 
 
 @pytest.mark.parametrize("text", ["", "not json", '{"e":"trade"', "[1,2", "\x00", "{" * 5000])

@@ -17,6 +17,7 @@ from exchanges.services import load_exchanges, table_revision
 from pricing.exceptions import BoardError
 from pricing.parameters import Parameters
 from pricing.valkey import BoardFlusher, Valkey
+from trinity_site.exceptions import SegmentError
 from trinity_site.roles import FEEDS_ROW
 from trinity_site.shared_memory import open_board_writer, open_counters
 
@@ -29,7 +30,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
         try:
             uvloop.run(run_feeds())
-        except BoardError as error:
+        except (BoardError, SegmentError) as error:
             raise CommandError(str(error)) from error
 
 
