@@ -530,12 +530,20 @@ def redirecting(*locations: str) -> Callable[[ServerConnection, Request], Respon
 
 
 async def test_redirect_is_followed_on_the_same_terms() -> None:
+    """The end of the connection that redirected must not be taken for the end of the one it led to."""
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.send(trade("BTC-USD", "8.5"))
+        await asyncio.sleep(0.1)
+        await socket.send(trade("BTC-USD", "8.75", trade_id=2))
+        await socket.wait_closed()
+
     async with (
-        exchange(sending(trade("BTC-USD", "8.5"))) as target,
+        exchange(script) as target,
         exchange(answer=redirecting(target.url)) as served,
         Subject(served.url) as subject,
     ):
-        assert await subject.prices(1) == ["8.5"]
+        assert await subject.prices(2) == ["8.5", "8.75"]
     assert (served.handshakes, target.handshakes) == (["/feed"], ["/feed"])
 
 
