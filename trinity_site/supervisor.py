@@ -10,6 +10,7 @@ import enum
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -180,6 +181,7 @@ class Supervisor:
         A service that does not become ready in time is logged and kept; the ones after it start all the same,
         because each can say by itself what it is missing.
         """
+        watch_children_without_threads()
         async with asyncio.TaskGroup() as group:
             started: list[Keeper] = []
             for keeper in self.keepers:
@@ -201,6 +203,18 @@ class Supervisor:
         """End every process at once, without grace."""
         for keeper in self.keepers:
             keeper.kill()
+
+
+def watch_children_without_threads() -> None:
+    """Wait for children through file descriptors, as Python 3.12 does by itself.
+
+    When a process is killed, the kernel hands its children from thread to thread as these die, and signals
+    them each time. The second signal would kill a child that is leaving in order.
+    """
+    if sys.version_info < (3, 12):
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
 
 
 async def start_process(service: Service) -> asyncio.subprocess.Process:

@@ -30,6 +30,8 @@ def lasting_node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> It
 @pytest.fixture
 def running_node(lasting_node: Node) -> Node:
     """The node that tests share: each leaves it to heal, and the next begins when it has."""
+    everyone = {"runsimulator", "runfeeds", "runhttp"}
+    wait_until(lambda: set(lasting_node.children()) == everyone, lambda: lasting_node.said)
     wait_until(lasting_node.is_live, lambda: lasting_node.said)
     return lasting_node
 

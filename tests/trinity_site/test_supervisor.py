@@ -297,20 +297,32 @@ async def test_service_gets_its_environment_and_descriptors(tmp_path: Path) -> N
         assert (tmp_path / "shared").read_text() == "hello"
 
 
-async def test_children_leave_when_the_supervisor_is_killed() -> None:
+async def test_children_get_one_signal_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    notes = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: print("asked", file=open(sys.argv[1], "a"), flush=True))
+print("here", flush=True)
+signal.pause()
+time.sleep(0.3)
+"""
     code = f"""
 import asyncio, sys
 from trinity_site.supervisor import Service, Supervisor
-async def yes(pid): print(pid, flush=True); return True
-child = Service(name="child", command=(sys.executable, "-c", {LEAVES_POLITELY!r}), is_ready=yes)
-asyncio.run(Supervisor([child], print).run(asyncio.Event()))
+async def yes(pid): return True
+folder = sys.argv[1]
+command = (sys.executable, "-c", {notes!r})
+children = [Service(name, (*command, f"{{folder}}/{{name}}"), yes) for name in ("one", "two")]
+supervisor = Supervisor(children, lambda name, line: print(supervisor.keepers[name == "two"].process.pid))
+asyncio.run(supervisor.run(asyncio.Event()))
 """
-    supervisor = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
-    )
+    command = (sys.executable, "-u", "-c", code, str(tmp_path))
+    supervisor = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert supervisor.stdout is not None
-    child = int(await supervisor.stdout.readline())
-    assert is_alive(child)
+    children = [int(await supervisor.stdout.readline()) for _ in range(2)]
+    assert all(map(is_alive, children))
+    threads = os.listdir(f"/proc/{supervisor.pid}/task")
+    assert len(threads) == 1, "the kernel signals the children once for every thread that dies"
     supervisor.kill()
     await supervisor.wait()
-    await until(lambda: not is_alive(child))
+    await until(lambda: not any(map(is_alive, children)))
+    assert [(tmp_path / name).read_text() for name in ("one", "two")] == ["asked\n", "asked\n"]
