@@ -69,7 +69,7 @@ class Live:
         return "" if self.reporting else "The feed process does not report: ages grow until it is back."
 
     def feed(self, name: str) -> LiveFeed:
-        return self.feeds.get(name) or LiveFeed(UNKNOWN)
+        return self.feeds.get(name) or LiveFeed(UNKNOWN, "Nothing is known of it yet.")
 
 
 def live_now(request: HttpRequest, pairs: Iterable[Pair] = ()) -> Live:

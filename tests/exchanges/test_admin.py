@@ -146,6 +146,11 @@ def test_json_endpoints_show_what_is_live(admin_user: User) -> None:
     assert (prices["plain"]["price"], prices["plain"]["fresh"]) == ("67123.45", True)
 
 
+def test_login_page_leads_to_the_command_centre(client: Client, admin_user: User) -> None:
+    signed_in = client.post("/admin/login/", {"username": "admin", "password": "password"})
+    assert (signed_in.status_code, signed_in.headers["Location"]) == (302, "/admin/")
+
+
 # Changes
 
 
