@@ -676,11 +676,13 @@ async def test_cancelling_leaves_no_task() -> None:
 async def test_cancelling_does_not_wait_for_a_peer_that_is_frozen() -> None:
     async def frozen(socket: ServerConnection) -> None:
         await socket.send(trade("BTC-USD", "1.5"))
+        await asyncio.sleep(0.1)
         socket.transport.pause_reading()
+        await socket.send(trade("BTC-USD", "1.75", trade_id=2))
         await asyncio.sleep(2)
 
     async with exchange(frozen) as served:
         async with Subject(served.url) as subject:
-            await subject.prices(1)
+            await subject.prices(2)
             began = time.monotonic()
         assert time.monotonic() - began < 1.0
