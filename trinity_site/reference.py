@@ -115,7 +115,8 @@ def _curl(operation: Document, address: str) -> str:
     body = operation.get("requestBody")
     if body:
         content = json.dumps(_json_of(body)["example"], separators=(",", ":"))
-        return f"curl {_quoted(address)} \\\n  --json {_quoted(content)}"
+        kind = _quoted("Content-Type: application/json")
+        return f"curl {_quoted(address)} \\\n  -H {kind} \\\n  -d {_quoted(content)}"
     required = {row["name"]: row["example"] for row in operation.get("parameters", ()) if row["required"]}
     query = urlencode(required, safe=",")
     return f"curl {_quoted(f'{address}?{query}' if query else address)}"

@@ -53,9 +53,7 @@ class Visitor:
     def visit(self, path: str) -> None:
         self.page.goto(self.site + path)
 
-    def sign_in(self) -> None:
-        """Sign in with the node's own administrator."""
-        who = self.node.administrator()
+    def sign_in(self, who: dict[str, str]) -> None:
         self.visit("/admin/")
         self.page.fill("input[name=username]", who["username"])
         self.page.fill("input[name=password]", who["password"])
@@ -79,12 +77,7 @@ class Visitor:
             self.complaints.append(f"{request.url}: {request.failure}")
 
 
-class NodeWithAdministrator(Node):
-    """A node whose first administrator is known to the test."""
-
-    _who: dict[str, str] | None = None
-
-    def administrator(self) -> dict[str, str]:
-        if self._who is None:
-            self._who = json.loads(self.manage("firstadmin", "--json").stdout)
-        return self._who
+def first_administrator(node: Node) -> dict[str, str]:
+    """Make the first administrator of a new node and return name and password."""
+    who: dict[str, str] = json.loads(node.manage("firstadmin", "--json").stdout)
+    return who

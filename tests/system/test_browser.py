@@ -1,0 +1,331 @@
+"""The pages in a real browser, on a real node: what a visitor and an operator see, and see change."""
+
+import http.client
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+
+from tests.system.browser import PATIENCE_MS, Visitor, first_administrator, open_browser
+from tests.system.nodes import Node, make_database, started_node, wait_until
+from tests.system.screenshots import MOST_BYTES, take_pictures
+
+pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(120)]
+
+PUBLIC = ("/", "/docs", "/status")
+STAFF = (
+    "/admin/",
+    "/admin/exchanges/exchangefeed/",
+    "/admin/exchanges/exchangefeed/coinbase/change/",
+    "/admin/exchanges/exchangeasset/",
+)
+MORE_EXCHANGES = Path(__file__).parents[2] / "exchanges" / "fixtures" / "more"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    database = make_database(tmp_path_factory.mktemp("database"))
+    with started_node(tmp_path_factory.mktemp("node"), database) as node:
+        wait_until(node.is_live, lambda: node.said)
+        yield node
+
+
+@pytest.fixture(scope="module")
+def administrator(node: Node) -> dict[str, str]:
+    return first_administrator(node)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visitor(browser: Browser, node: Node) -> Iterator[Visitor]:
+    visitor = Visitor(browser, node)
+    yield visitor
+    visitor.close()
+
+
+@pytest.fixture
+def operator(visitor: Visitor, administrator: dict[str, str]) -> Visitor:
+    visitor.sign_in(administrator)
+    return visitor
+
+
+@pytest.fixture
+def simulator(node: Node) -> Iterator["SimulatorControl"]:
+    """The simulator's control; whatever fault a test leaves is cleared, and waited for."""
+    control = SimulatorControl(node)
+    yield control
+    control.ask("DELETE", "/control/all/fault")
+    wait_until(lambda: all(row["live"] for row in node.get("/exchanges")[1]["exchanges"]), node.said)
+
+
+class SimulatorControl:
+    def __init__(self, node: Node) -> None:
+        self._port = node.simulator_port
+
+    def fault(self, exchange: str, kind: str, **members: object) -> None:
+        self.ask("POST", f"/control/{exchange}/fault", json.dumps({"kind": kind, **members}))
+
+    def clear(self, exchange: str) -> None:
+        self.ask("DELETE", f"/control/{exchange}/fault")
+
+    def ask(self, method: str, path: str, body: str | None = None) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        assert answer.status in (200, 201), answer.read()
+        connection.close()
+
+
+def wait_for_another_price(page: Page, asset: str) -> None:
+    shown = page.locator(f'[data-price="{asset}"] [data-field=price]')
+    expect(shown).not_to_have_text(shown.inner_text(), timeout=PATIENCE_MS)
+
+
+def cut_off(visitor: Visitor) -> None:
+    """Take every line to the node from the page that comes next."""
+    visitor.page.route_web_socket(re.compile("/live/"), lambda socket: socket.close())
+    visitor.page.route(re.compile("/prices"), lambda route: route.abort())
+
+
+# What a visitor sees
+
+
+def test_price_changes_on_the_home_page_without_a_reload(visitor: Visitor) -> None:
+    visitor.visit("/")
+    visitor.page.evaluate("window.sameDocument = true")
+    expect(visitor.page.locator("[data-connection]")).to_have_text("Live")
+    for asset in ("BTC", "ETH"):
+        wait_for_another_price(visitor.page, asset)
+    assert visitor.page.evaluate("window.sameDocument")
+    assert (
+        len(visitor.page.locator('[data-price="BTC"] [data-field=trail]').get_attribute("points") or "") > 0
+    )
+    assert visitor.complaints == []
+
+
+def test_prices_are_asked_for_while_the_socket_is_refused(visitor: Visitor) -> None:
+    visitor.page.route_web_socket(re.compile("/live/"), lambda socket: socket.close())
+    visitor.visit("/")
+    expect(visitor.page.locator("[data-connection]")).to_have_text("Live, asking every 2 s")
+    wait_for_another_price(visitor.page, "BTC")
+
+
+def test_socket_that_breaks_is_opened_again(visitor: Visitor) -> None:
+    opened: list[WebSocketRoute] = []
+
+    def break_the_first(socket: WebSocketRoute) -> None:
+        opened.append(socket)
+        socket.connect_to_server()
+        if len(opened) == 1:
+            socket.close()
+
+    visitor.page.route_web_socket(re.compile("/live/"), break_the_first)
+    visitor.visit("/")
+    expect(visitor.page.locator("[data-connection]")).to_have_text("Live")
+    assert len(opened) == 2
+
+
+def test_price_without_news_grows_older_and_turns_grey(visitor: Visitor) -> None:
+    visitor.page.clock.install()
+    cut_off(visitor)
+    visitor.visit("/")
+    card = visitor.page.locator('[data-price="BTC"]')
+    expect(card).not_to_have_class(re.compile("stale"))
+    visitor.page.clock.run_for(20_000)
+    expect(card).to_have_class(re.compile("stale"))
+    expect(card.locator("[data-field=age]")).to_have_text(re.compile(r"^(2\d|3\d) s ago$"))
+    expect(visitor.page.locator("[data-connection]")).to_have_text("Connection lost, trying again")
+
+
+def test_demo_answers_for_the_chosen_exchange_and_asset(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.visit("/")
+    expect(page.locator("[data-demo-answer]")).to_contain_text('"asset": "BTC"')
+    page.select_option("#demo-exchange", "gemini")
+    expect(page.locator("[data-demo-answer]")).to_contain_text('"exchange": "gemini"')
+    expect(page.locator("#demo-asset option")).to_have_count(74)  # what Gemini lists, and nothing else
+    page.select_option("#demo-asset", "ETH")
+    expect(page.locator("[data-demo-command]")).to_have_text(
+        f"curl '{visitor.site}/price?asset=ETH&exchange=gemini'"
+    )
+    expect(page.locator("[data-demo-answer]")).to_contain_text('"asset": "ETH"')
+    answer = json.loads(page.locator("[data-demo-answer]").inner_text())
+    assert answer["source"] == "gemini-ws-sim"
+    assert (answer["tier"], visitor.complaints) == (1, [])
+
+
+def test_demo_can_be_used_with_the_keyboard_alone(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.visit("/")
+    expect(page.locator("[data-demo-answer]")).to_contain_text("BTC")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    tab_to(page, "demo-exchange")
+    page.keyboard.type("kra")
+    expect(page.locator("[data-demo-answer]")).to_contain_text('"exchange": "kraken"')
+    tab_to(page, "demo-asset")
+    page.keyboard.type("sol")
+    expect(page.locator("[data-demo-answer]")).to_contain_text('"asset": "SOL"')
+    expect(page.locator("[data-demo-summary]")).to_contain_text("from kraken")
+
+
+def tab_to(page: Page, element_id: str) -> None:
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == element_id:
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline == "solid", f"nothing shows that #{element_id} has the focus"
+            return
+    raise AssertionError(f"#{element_id} is not reached with Tab")
+
+
+def test_exchange_that_goes_live_can_be_chosen_without_a_reload(visitor: Visitor, node: Node) -> None:
+    visitor.visit("/")
+    option = visitor.page.locator('#demo-exchange option[value="binance"]')
+    expect(option).to_have_count(0)
+    try:
+        done = node.manage("exchange", "import", str(MORE_EXCHANGES / "binance.json"))
+        assert done.returncode == 0, done.stderr
+        expect(option).to_have_count(1)
+    finally:
+        disable = "from exchanges.models import ExchangeFeed; ExchangeFeed.objects.get(pk='binance').delete()"
+        node.manage("shell", "--command", disable)
+
+
+def test_status_page_tells_a_delayed_exchange_and_its_recovery(
+    visitor: Visitor, simulator: SimulatorControl
+) -> None:
+    visitor.visit("/status")
+    row = visitor.page.locator('[data-exchange-state="gemini"]')
+    expect(row).to_have_attribute("data-state", "live")
+    simulator.fault("gemini", "silence")
+    expect(row).to_have_attribute("data-state", "delayed", timeout=30_000)
+    expect(visitor.page.locator("[data-verdict]")).to_contain_text("not from Gemini")
+    simulator.clear("gemini")
+    expect(row).to_have_attribute("data-state", "live", timeout=30_000)
+    expect(visitor.page.locator("[data-verdict]")).to_have_text("All exchanges are live.")
+
+
+def test_chosen_theme_is_remembered(visitor: Visitor) -> None:
+    page = visitor.page
+    page.emulate_media(color_scheme="light")
+    visitor.visit("/")
+    toggle = page.get_by_role("button", name="Dark theme")
+    expect(toggle).to_have_attribute("aria-pressed", "false")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    toggle.click()
+    visitor.visit("/docs")
+    expect(page.get_by_role("button", name="Dark theme")).to_have_attribute("aria-pressed", "true")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+
+
+def test_every_command_of_the_documentation_runs(visitor: Visitor) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl to run the commands with")
+    visitor.visit("/docs")
+    commands = visitor.page.locator(".terminal-line code").all_inner_texts()
+    assert len(commands) >= 6
+    for command in commands:
+        typed = f"{command} --silent --write-out '\\n%{{http_code}}'"
+        said = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, check=False).stdout
+        body, _, status = said.rpartition("\n")
+        assert (status, bool(json.loads(body))) == ("200", True), typed
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_breaks_its_policy_or_leaves_this_host(operator: Visitor, scheme: str) -> None:
+    operator.page.emulate_media(color_scheme=scheme)
+    for path in (*PUBLIC, *STAFF):
+        operator.visit(path)
+        operator.page.wait_for_load_state("networkidle")
+    assert operator.complaints == []
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_narrow_screen_needs_no_sideways_scrolling(visitor: Visitor, path: str) -> None:
+    visitor.page.set_viewport_size({"width": 360, "height": 740})
+    visitor.visit(path)
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+# What an operator sees
+
+
+def test_feeds_status_changes_in_the_command_centre(operator: Visitor, simulator: SimulatorControl) -> None:
+    operator.visit("/admin/exchanges/exchangefeed/")
+    operator.page.evaluate("window.sameDocument = true")
+    badge = operator.page.locator('[data-feed="gemini"][data-field=state]')
+    other = operator.page.locator('[data-feed="kraken"][data-field=state]')
+    expect(badge).to_have_text("live")
+    simulator.fault("gemini", "refuse-handshake")
+    simulator.fault("gemini", "disconnect")
+    expect(badge).to_have_text("backoff")
+    expect(badge).to_have_class(re.compile("tb-backoff"))
+    expect(other).to_have_text("live")
+    simulator.clear("gemini")
+    expect(badge).to_have_text("live", timeout=60_000)
+    assert operator.page.evaluate("window.sameDocument")
+    assert operator.complaints == []
+
+
+def test_ticks_of_a_feed_rise_in_the_command_centre(operator: Visitor) -> None:
+    operator.visit("/admin/exchanges/exchangefeed/coinbase/change/")
+    ticks = operator.page.locator('[data-feed="coinbase"][data-field=ticks]')
+    expect(ticks).not_to_have_text(ticks.inner_text(), timeout=PATIENCE_MS)
+
+
+def test_listed_prices_change_in_the_command_centre(operator: Visitor) -> None:
+    operator.visit("/admin/exchanges/exchangeasset/?q=BTC")
+    price = operator.page.locator('[data-asset="BTC"][data-exchange="coinbase"][data-field=price]')
+    expect(price).not_to_have_text(price.inner_text(), timeout=PATIENCE_MS)
+    expect(price).to_have_class(re.compile("tb-fresh"))
+
+
+def test_dashboard_names_a_broken_feed_and_forgets_it_when_it_is_back(
+    operator: Visitor, simulator: SimulatorControl
+) -> None:
+    needs = operator.page.locator("[data-list=needs]")
+    badge = operator.page.locator("#nav-sidebar-apps a", has_text="Feeds")
+    expect(needs).to_contain_text("Nothing.")
+    simulator.fault("okx", "refuse-handshake")
+    simulator.fault("okx", "disconnect")
+    expect(needs).to_contain_text("OKX")
+    expect(badge).to_contain_text("5/6")
+    simulator.clear("okx")
+    expect(needs).to_contain_text("Nothing.", timeout=60_000)
+    expect(badge).to_contain_text("6/6")
+
+
+def test_session_that_ends_takes_the_live_status_with_it(operator: Visitor) -> None:
+    page = operator.page
+    with page.expect_websocket(lambda socket: "/admin/live/feeds" in socket.url):
+        operator.visit("/admin/exchanges/exchangefeed/")
+    operator.context.clear_cookies()
+    refused = page.evaluate(
+        """() => new Promise((resolve) => {
+            const socket = new WebSocket(location.origin.replace("http", "ws") + "/admin/live/feeds");
+            socket.onopen = () => resolve(false);
+            socket.onclose = () => resolve(true);
+        })"""
+    )
+    assert refused
+
+
+def test_pictures_are_made_anew(
+    node: Node, administrator: dict[str, str], browser: Browser, tmp_path: Path
+) -> None:
+    pictures = take_pictures(browser, node, administrator, tmp_path)
+    assert {picture.name for picture in pictures} == {"home.png", "command-centre.png"}
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert 20_000 < picture.stat().st_size <= MOST_BYTES
