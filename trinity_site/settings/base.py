@@ -265,5 +265,7 @@ LOGGING = {
         "django.server": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
         # Below warnings uvicorn writes three lines with the address for every page that watches.
         "uvicorn.error": {"level": "WARNING"},
+        # One line for each connection to the simulator says nothing.
+        "websockets": {"level": "WARNING"},
     },
 }
