@@ -113,7 +113,7 @@ def test_closed_intake_lets_nothing_through_and_keeps_what_it_should() -> None:
     intake = new_intake(board)
     deliver(intake, tick("1.5"), tick("2.5", symbol="ETH-USD"))
     intake.close(keep={"ETH"})
-    deliver(intake, tick("3.5"), tick("4.5", symbol="ETH-USD"))
+    deliver(intake, tick("2.51", symbol="ETH-USD"), tick("1.51"))
     assert (price(board), price(board, "ETH")) == ("", "2.5")
 
 
