@@ -90,6 +90,15 @@ def test_connection_has_a_largest_age() -> None:
     assert talk.protocol.hangup == ("largest age of a connection", 0)
 
 
+def test_symbols_refused_together_are_each_retried_once_and_with_the_gap() -> None:
+    refusals = [{"match": {"no": {"present": True}}, "symbol_path": "no"}]
+    talk = Talk(feed_spec(quirks={"refusals": refusals, "frame_gap_ms": 250, "silence_limit_s": 600}), *"ABC")
+    for symbol in "ABC":
+        talk.hear({"no": symbol})
+    assert [frame["args"] for frame in talk.wait(61)] == [["A"], ["B"], ["C"]]
+    assert talk.wait(60) == []
+
+
 actions = st.one_of(
     st.tuples(st.just("wait"), st.floats(0, 90)),
     st.tuples(st.just("hear"), st.integers(0, 10**6)),
@@ -165,7 +174,7 @@ def test_gzip_frames_are_inflated() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        gzip.compress(b" " * (MAX_FRAME_BYTES + 1)),
+        gzip.compress(TRADES["htx"][0].encode().ljust(MAX_FRAME_BYTES + 1)),
         gzip.compress(b" " * 100 * MAX_FRAME_BYTES),
         gzip.compress(TRADES["htx"][0].encode())[:-1],  # the checksum is not whole
         gzip.compress(TRADES["htx"][0].encode())[:-8] + b"\0" * 8,
