@@ -25,9 +25,7 @@ SECOND: Final = 10**9
 MAX_FRAME_BYTES: Final = 2**20
 MAX_FAULTS: Final = 100
 MAX_MESSAGE: Final = 500  # of a refusal's text: a pattern takes the square of its length
-RECONNECT_AFTER_NOTICE_S: Final = (
-    5.0  # after maintenance Kraken asks for no faster than every 5 s; none of the others minds
-)
+RECONNECT_AFTER_NOTICE_S: Final = 1.0  # beside the row's own min_gap_s; back within 5 s is promised
 
 R = TypeVar("R")
 Control = tuple[str, Test, Callable[[object, int, int], None]]  # kind, condition, action
