@@ -1,0 +1,181 @@
+"""What pages are shown: the prices that /price would answer, their true ages, and how the exchanges are."""
+
+from typing import Any
+
+import pytest
+
+from exchanges.feed.status import FeedStatus
+from exchanges.live import read_live
+from pricing._board import BoardWriter
+from pricing.catalogue import Catalogue, PublicView
+from pricing.parameters import Parameters
+from tests.exchanges.boards import NOW_NS, make_board, write_price
+from tests.trinity_site.pages import board_of, catalogue_of
+from trinity_site.readings import (
+    TRAIL_POINTS,
+    Clock,
+    PublicReading,
+    feed_rows,
+    listing_rows,
+    state_of,
+    trail_points,
+    verdict,
+)
+
+SECOND_NS = 1_000_000_000
+
+
+class Time:
+    """CLOCK_MONOTONIC as the test sets it."""
+
+    def __init__(self) -> None:
+        self.ns = NOW_NS
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+@pytest.fixture
+def now() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def board() -> BoardWriter:
+    return board_of(NOW_NS)
+
+
+def reading_of(board: BoardWriter, now: Time, catalogue: Catalogue | None = None) -> PublicReading:
+    shown = catalogue or catalogue_of("BTC", "ETH")
+    return PublicReading(board, PublicView(lambda: shown), Parameters(), Clock(now))
+
+
+def test_home_exchange_is_shown_while_it_is_fresh(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "coinbase", "1.10", mono_ns=NOW_NS - 12 * SECOND_NS)
+    write_price(board, "BTC", "kraken", "1.20")
+    row = reading_of(board, now).read()["price/BTC"]
+    assert row == {
+        "price": "1.10",
+        "quote": "USD",
+        "exchange": "Coinbase",
+        "source": "coinbase-ws",
+        "at_ms": -12_000,
+    }
+
+
+def test_freshest_exchange_is_shown_when_the_home_is_stale(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "coinbase", "1.10", mono_ns=NOW_NS - 14 * SECOND_NS)
+    write_price(board, "BTC", "kraken", "1.20", mono_ns=NOW_NS - 2 * SECOND_NS)
+    row = reading_of(board, now).read()["price/BTC"]
+    assert (row["price"], row["at_ms"]) == ("1.20", -2_000)
+
+
+def test_stale_price_is_shown_with_its_true_age(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "coinbase", "1.10", mono_ns=NOW_NS - 3600 * SECOND_NS)
+    assert reading_of(board, now).read()["price/BTC"]["at_ms"] == -3_600_000
+
+
+def test_price_of_an_exchange_that_is_taken_out_is_not_shown(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "kraken", "1.20")
+    rows = reading_of(board, now, catalogue_of("BTC", disabled="kraken")).read()
+    assert "price/BTC" not in rows
+    assert "exchange/kraken" not in rows
+
+
+def test_row_stays_the_same_while_nothing_happens(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "coinbase", "1.10")
+    reading = reading_of(board, now)
+    before = reading.read()["price/BTC"]
+    now.ns += 5 * SECOND_NS + 123_456
+    assert reading.read()["price/BTC"] == before
+
+
+def test_trail_keeps_the_last_minute(board: BoardWriter, now: Time) -> None:
+    reading = reading_of(board, now)
+    for number in range(TRAIL_POINTS + 5):
+        write_price(board, "BTC", "coinbase", str(number))
+        reading.read()
+    trail = list(reading.trails["BTC"])
+    assert (len(trail), trail[0], trail[-1]) == (TRAIL_POINTS, "5", "64")
+    assert not reading.trails["ETH"]  # without a price there is no point
+
+
+def test_exchange_is_delayed_when_its_newest_price_is_not_fresh(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "coinbase", "1", mono_ns=NOW_NS - 14 * SECOND_NS)
+    write_price(board, "BTC", "kraken", "1")
+    rows = reading_of(board, now).read()
+    assert rows["exchange/coinbase"] == {"name": "Coinbase", "state": "delayed", "at_ms": -14_000}
+    assert rows["exchange/kraken"]["state"] == "live"
+    assert rows["verdict"] == {
+        "state": "delayed",
+        "text": "Prices are live; not from Coinbase at the moment.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "state"), [(None, "silent"), (0, "live"), (13_000, "live"), (13_001, "delayed")]
+)
+def test_state_follows_the_age_of_the_newest_price(age_ms: int | None, state: str) -> None:
+    assert state_of(age_ms, 13_000) == state
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        ([], "silent"),
+        (["silent", "delayed"], "silent"),
+        (["live", "live"], "live"),
+        (["live", "silent"], "delayed"),
+    ],
+)
+def test_verdict_over_all_exchanges(states: list[str], state: str) -> None:
+    assert verdict([{"name": "X", "state": one} for one in states])["state"] == state
+
+
+def feed_rows_of(board: BoardWriter, now: Time) -> Any:  # Any: rows of JSON values
+    live = read_live(board, (), mono_ns=now.ns, parameters=Parameters())
+    return feed_rows(live, board.exchanges(), Clock(now))
+
+
+def test_feed_row_tells_what_the_feed_process_reports(now: Time) -> None:
+    status = FeedStatus(
+        state="quiet", detail="no trades", ticks=5, symbols=3, live=2, reconnects=1,
+        refused_symbols={"X": "no"}, refusals={"future": 2, "older": 3}, stuck_assets=["BTC"],
+    )  # fmt: skip
+    board = make_board(NOW_NS, kraken=status)
+    write_price(board, "BTC", "kraken", "1", mono_ns=NOW_NS - SECOND_NS)
+    rows = feed_rows_of(board, now)
+    assert rows["node"]["reporting"] is True
+    assert rows["feed/kraken"] == {
+        "state": "quiet", "detail": "no trades", "at_ms": -1_000, "ticks": 5, "symbols": 3, "live": 2,
+        "refused": 1, "refused_ticks": 5, "reconnects": 1, "stuck": 1,
+    }  # fmt: skip
+
+
+def test_last_words_of_a_dead_feed_process_are_not_shown_as_the_state(now: Time) -> None:
+    board = make_board(NOW_NS, kraken=FeedStatus(state="live"))
+    now.ns += 6 * SECOND_NS
+    rows = feed_rows_of(board, now)
+    assert (rows["feed/kraken"]["state"], rows["node"]["reporting"]) == ("silent", False)
+
+
+def test_listing_rows_hold_the_asked_listings_that_have_a_price(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "kraken", "1.50")
+    asked = [("BTC", "kraken"), ("ETH", "kraken"), ("BTC", "nowhere")]
+    assert listing_rows(board, asked, Parameters(), Clock(now)) == {
+        "node": {"ttl_ms": 13_000},
+        "BTC@kraken": {"price": "1.50", "at_ms": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("trail", "points"),
+    [
+        ([], ""),
+        (["1"], ""),
+        (["5", "5"], "118.0,16.0 120.0,16.0"),
+        (["1", "3", "2"], "115.9,30.0 118.0,2.0 120.0,16.0"),
+    ],
+)
+def test_trail_is_drawn_from_the_right_edge_within_its_own_range(trail: list[str], points: str) -> None:
+    assert trail_points(trail, width=120, height=32) == points
