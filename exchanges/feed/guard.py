@@ -14,7 +14,7 @@ from typing import Final, Literal
 from pricing.tick import Tick
 
 FUTURE_NS: Final = 5 * 10**9
-# So long a peer can still confirm a held price. As the first of two trades it counts on: a rare symbol must move.
+# So long a peer can confirm a held price. As the first of two trades it counts on: a rare symbol must move.
 MAX_HELD_NS: Final = 60 * 10**9
 
 # Reasons, as they are counted and shown. The empty reason lets the tick through.
