@@ -139,7 +139,10 @@ def _spoil_value(frame: str, rng: random.Random) -> str:
             inside[key] = [inside[key]]
         case _:
             inside[key] = odd
-    return _written(document)
+    try:
+        return _written(document)
+    except RecursionError:  # spoilt by nesting before
+        return frame
 
 
 class _Again(str):

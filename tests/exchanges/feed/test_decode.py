@@ -338,7 +338,9 @@ def test_decoder_and_walk_agree_on_spoilt_frames(seed: int) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_decoder_and_walk_agree_on_a_million_spoilt_frames() -> None:
-    _compare_both_ways(1_000_000, random.randrange(2**32))
+    for seed in random.sample(range(2**32), 100):
+        print(f"seed {seed}")  # noqa: T201 - shown when it fails
+        _compare_both_ways(10_000, seed)
 
 
 @settings(max_examples=30)  # building a row's decoders is the slow part
