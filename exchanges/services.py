@@ -5,20 +5,19 @@ come one after the other and what was validated still holds when it is saved. Er
 path for each message: `ws_url`, or `assets[3].symbol`.
 """
 
-import enum
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 from simple_history.utils import bulk_create_with_history, bulk_update_with_history
 
+from billing.authors import Author as Author
+from billing.authors import Door as Door
 from exchanges.batches import ASSET_COLUMNS, CHANGEABLE, Batch, Errors
 from exchanges.exceptions import FeedNotFound
 from exchanges.feed.spec import FEED_COLUMNS, SLUG, FeedSpec, Listing, SpecError, parse_feed
@@ -35,23 +34,6 @@ _FEED_DEFAULTS: dict[str, Any] = {  # Any: JSON columns
     "quirks": {},
 }
 MAX_ROWS = 10_000
-
-
-class Door(enum.StrEnum):
-    """The way a change came in, kept with it in the history."""
-
-    ADMIN = "admin"
-    API = "api"
-    COMMAND = "command"
-    SEED = "seed"
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who makes a change; a machine (key, command) has no user."""
-
-    door: Door
-    user: AbstractBaseUser | None = None
 
 
 # Feeds

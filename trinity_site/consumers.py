@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 from django.contrib.auth.models import AnonymousUser, User
 
+from billing.signin import SECOND_FACTOR_KEY, is_second_factor_missing
 from trinity_site.live import Broadcast, TooManyWatchers
 
 Scope = MutableMapping[str, Any]  # Any: ASGI's own shape, as in the two lines below
@@ -31,7 +32,7 @@ async def live_prices(scope: Scope, receive: Receive, send: Send) -> None:
 async def live_feeds(scope: Scope, receive: Receive, send: Send) -> None:
     """Tell the staff how the feeds are, for five minutes: the page then comes back and is looked at again."""
     await receive()
-    if not await may_view(scope["user"], "exchangefeed"):
+    if not await may_view(scope, "exchangefeed"):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return
     await tell(scope["state"]["runtime"].live.feeds, receive, send, lifetime_s=STAFF_LIFETIME_S)
@@ -41,7 +42,7 @@ async def live_listings(scope: Scope, receive: Receive, send: Send) -> None:
     """Tell the staff the prices of the listings that `?of=BTC@coinbase,…` names, as many as a page has."""
     await receive()
     listings = parse_listings(scope["query_string"])
-    if not listings or not await may_view(scope["user"], "exchangeasset"):
+    if not listings or not await may_view(scope, "exchangeasset"):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return
     async with scope["state"]["runtime"].live.listings(listings) as broadcast:
@@ -61,7 +62,11 @@ async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close"})
 
 
-async def may_view(user: User | AnonymousUser, model: str) -> bool:
+async def may_view(scope: Scope, model: str) -> bool:
+    user: User | AnonymousUser = scope["user"]
+    proof = await scope["session"].aget(SECOND_FACTOR_KEY) if "session" in scope else None
+    if is_second_factor_missing(user, proof):
+        return False
     return user.is_active and user.is_staff and await user.ahas_perm(f"exchanges.view_{model}")
 
 

@@ -152,3 +152,23 @@ def may_view_assets(request: HttpRequest) -> bool:
 
 def may_view_users(request: HttpRequest) -> bool:
     return request.user.has_perm("auth.view_user")
+
+
+def may_view_accounts(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.view_account")
+
+
+def may_view_keys(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.view_apikey")
+
+
+def may_view_plans(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.view_plan")
+
+
+def may_view_counts(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.view_monthlycount")
+
+
+def may_view_security(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.view_securityevent")

@@ -9,9 +9,11 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("docs", views.docs, name="docs"),
     path("status", views.status, name="status"),
+    path("account/", include("billing.urls")),
     path("admin/", include("exchanges.urls")),  # before the pages, which answer to everything below admin/
     path("admin/", admin.site.urls),
 ]
 
 handler404 = "trinity_site.views.not_found"
 handler500 = "trinity_site.views.server_error"
+handler429 = "trinity_site.views.too_many"

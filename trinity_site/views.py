@@ -5,12 +5,12 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from billing.signin import slowed_down
 from exchanges.api import PROBLEMS as OPERATOR_PROBLEMS
 from pricing import openapi
 from pricing.catalogue import EMPTY, Catalogue
@@ -73,21 +73,23 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return failure(request, Problem("internal_error", "The error has been logged; please try again."))
 
 
+def too_many(request: HttpRequest) -> HttpResponse:
+    """Answer sign-in pages that were asked too often, and note who asked: allauth finds this by its name."""
+    slowed_down(request)
+    return render(request, "429.html", status=429, headers={"Retry-After": "60"})
+
+
 def failure(request: HttpRequest, problem: Problem) -> HttpResponse:
     """Answer browsers with a page and everybody else as the price interface does."""
     wanted = request.get_preferred_type(["application/problem+json", "text/html"])
     if wanted == "text/html":
-        return render(request, f"{problem.status}.html", site_context(), status=problem.status)
+        return render(request, f"{problem.status}.html", status=problem.status)
     body = render_problem(problem)
     return HttpResponse(body, status=problem.status, content_type="application/problem+json")
 
 
 def page(request: HttpRequest, name: str, context: Context) -> HttpResponse:
-    return render(request, f"trinity/{name}.html", {**site_context(), "page": name, **context})
-
-
-def site_context() -> Context:
-    return {"simulated": bool(settings.TRINITY_SIMULATOR_URL)}
+    return render(request, f"trinity/{name}.html", {"page": name, **context})
 
 
 def site_of(request: HttpRequest) -> str:

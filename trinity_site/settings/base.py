@@ -38,8 +38,9 @@ ADMIN_API_KEY = env.text("ADMIN_API_KEY", "")  # unset: the X-Admin-Key header i
 DEBUG = False
 ALLOWED_HOSTS: list[str] = []
 ROOT_URLCONF = "trinity_site.urls"
-LOGIN_URL = "admin:login"
-LOGIN_REDIRECT_URL = "admin:index"
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "account"
+LOGOUT_REDIRECT_URL = "home"
 ASGI_APPLICATION = "trinity_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-us"
@@ -61,7 +62,11 @@ INSTALLED_APPS = [
     "channels",
     "csp",
     "servestatic",
-    "trinity_site",
+    "trinity_site",  # before allauth, whose pages it dresses
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "billing",
     "pricing",
     "exchanges",
 ]
@@ -75,6 +80,8 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "trinity_site.middleware.second_factor",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -88,6 +95,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "trinity_site.context.site",
             ],
         },
     },
@@ -102,6 +110,59 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+
+# Signing in: customers by a code sent to their address, staff by password and second factor
+
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+ACCOUNT_ADAPTER = "billing.signin.AccountAdapter"
+ACCOUNT_FORMS = {"login": "billing.signin.CustomerLoginForm"}
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_TIMEOUT = 900
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_LOGIN_BY_CODE_ENABLED = True
+ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 900
+ACCOUNT_SESSION_REMEMBER = True
+# By account no more than nine guesses in a quarter of an hour, wherever they come from: three codes with three
+# tries each. A device that has signed in before has its own count (billing/signin.py).
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "10/m/ip,5/15m/key",
+    "request_login_code": "20/m/ip,3/15m/key",
+    "request_login_code_known": "20/m/ip,5/15m/key",
+}
+ACCOUNT_LOGIN_BY_CODE_MAX_ATTEMPTS = 3
+ALLAUTH_TRUSTED_PROXY_COUNT = 0  # the address of the connection counts, never a header that anybody can send
+MFA_ADAPTER = "billing.signin.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_TOTP_TOLERANCE = 1  # clocks of telephones are seldom right to the second
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+TRINITY_STAFF_SECOND_FACTOR = env.flag("TRINITY_STAFF_SECOND_FACTOR", default=not TRINITY_SIMULATOR_URL)
+
+# Rate limits of the sign-in pages hold across processes and nodes, so they are kept where all can see them.
+# Far more entries than anybody's guesses make: an early cull would let a guesser start anew.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "django_cache",
+        "OPTIONS": {"MAX_ENTRIES": 50_000},
+    }
+}
+
+# Mail: to the log and into the data folder until SMTP_HOST names a server
+
+EMAIL_HOST = env.text("SMTP_HOST", "")
+EMAIL_PORT = env.port("SMTP_PORT", 587)
+EMAIL_HOST_USER = env.text("SMTP_USER", "")
+EMAIL_HOST_PASSWORD = env.text("SMTP_PASSWORD", "")
+EMAIL_USE_TLS = True
+EMAIL_TIMEOUT = 10
+EMAIL_FILE_PATH = TRINITY_DATA_DIR / "mail"
+EMAIL_BACKEND = (
+    "django.core.mail.backends.smtp.EmailBackend" if EMAIL_HOST else "trinity_site.mail.FolderAndLog"
+)
+DEFAULT_FROM_EMAIL = env.text("SES_SENDER_SUPPORT", "trinity@localhost")
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
@@ -231,8 +292,43 @@ UNFOLD = {
                 ],
             },
             {
+                "title": "Customers",
+                "items": [
+                    {
+                        "title": "Accounts",
+                        "icon": "badge",
+                        "link": reverse_lazy("admin:billing_account_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_accounts",
+                    },
+                    {
+                        "title": "API keys",
+                        "icon": "key",
+                        "link": reverse_lazy("admin:billing_apikey_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_keys",
+                    },
+                    {
+                        "title": "Plans",
+                        "icon": "sell",
+                        "link": reverse_lazy("admin:billing_plan_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_plans",
+                    },
+                    {
+                        "title": "Monthly counts",
+                        "icon": "bar_chart",
+                        "link": reverse_lazy("admin:billing_monthlycount_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_counts",
+                    },
+                ],
+            },
+            {
                 "title": "People",
                 "items": [
+                    {
+                        "title": "Security events",
+                        "icon": "shield",
+                        "link": reverse_lazy("admin:billing_securityevent_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_security",
+                    },
                     {
                         "title": "Users",
                         "icon": "person",

@@ -15,6 +15,7 @@ TRINITY_BIND = env.text("TRINITY_BIND", "0.0.0.0")
 if env.flag("TRINITY_TLS_PROXY", default=False):
     # Only behind a proxy that always sets this header: from anyone else it would be a claim.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    ALLAUTH_TRUSTED_PROXY_COUNT = 1  # the same proxy says whom it speaks for: the last in X-Forwarded-For
 
 SECURE_SSL_REDIRECT = True
 SECURE_HSTS_SECONDS = 31_536_000

@@ -16,3 +16,4 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 ADMIN_API_KEY = ""
 TRINITY_SIMULATOR_URL = ""
 TRINITY_ALLOW_LOOPBACK_EXCHANGES = False
+TRINITY_STAFF_SECOND_FACTOR = False  # the tests of it switch it on

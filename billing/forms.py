@@ -1,0 +1,65 @@
+"""Forms about keys, for customers and the staff; widgets are chosen by whoever shows them."""
+
+from typing import Any
+
+from django import forms
+
+from billing.models import SCOPES, ApiKey
+from billing.networks import MOST_NETWORKS, NetworkError, parse_networks
+from billing.services import MOST_OVERLAP_H, OVERLAP_H
+
+SCOPE_CHOICES = [("prices", "Prices"), ("reports", "Reports")]
+
+
+class NetworksField(forms.CharField):
+    """One network a line; an empty field allows every address."""
+
+    widget = forms.Textarea
+
+    def __init__(self, **options: Any) -> None:  # Any: Django's own
+        options = {
+            "required": False,
+            "max_length": 1_000,
+            "help_text": f"One a line, at most {MOST_NETWORKS}: 192.0.2.7 or 2001:db8::/32. Empty allows every address.",
+            **options,
+        }
+        super().__init__(**options)
+
+    def prepare_value(self, value: Any) -> Any:  # Any: a list from the row, text from the browser
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        text: str = super().clean(value)
+        try:
+            return parse_networks(text.replace(",", " ").split())
+        except NetworkError as error:
+            raise forms.ValidationError(str(error)) from error
+
+
+class KeyForm(forms.Form):
+    """What a customer may say about a key."""
+
+    name = forms.CharField(max_length=60, help_text="For you: where the key is used.")
+    scopes = forms.MultipleChoiceField(
+        label="May ask for", choices=SCOPE_CHOICES, initial=SCOPES, widget=forms.CheckboxSelectMultiple
+    )
+    networks = NetworksField(label="Allowed networks")
+
+    @classmethod
+    def of(cls, key: ApiKey) -> "KeyForm":
+        return cls(initial={"name": key.name, "scopes": key.scopes, "networks": key.networks})
+
+    def refuse(self, errors: dict[str, list[str]]) -> None:
+        """Show what a service refused beside the fields it is about."""
+        for field, messages in errors.items():
+            self.add_error(field if field in self.fields else None, messages)
+
+
+class RotateForm(forms.Form):
+    overlap_h = forms.IntegerField(
+        label="Hours that the old key stays valid",
+        initial=OVERLAP_H,
+        min_value=0,
+        max_value=MOST_OVERLAP_H,
+        help_text="0 ends it at once.",
+    )

@@ -1,0 +1,73 @@
+"""What the gate's writer reads: keys with the limits of their plans, all of them or those that changed."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from billing.models import ApiKey, KeyRevision
+
+CHUNK = 2_000
+
+
+class KeyRow(NamedTuple):
+    """A key as the gate needs it; None is no limit, and no end."""
+
+    key_id: int
+    digest: bytes
+    account_id: int
+    plan_id: int
+    revoked: bool
+    """Revoked, or its user is not active."""
+    partner: bool
+    scope_prices: bool
+    scope_reports: bool
+    networks: tuple[str, ...]
+    requests_per_second: int | None
+    burst: int | None
+    requests_per_month: int | None
+    expires_s: int | None
+    revision: int
+
+
+_COLUMNS = (
+    "id",
+    "digest",
+    "account_id",
+    "account__plan_id",
+    "revoked_at",
+    "account__user__is_active",
+    "account__plan__partner",
+    "scope_prices",
+    "scope_reports",
+    "networks",
+    "account__plan__requests_per_second",
+    "account__plan__burst",
+    "account__plan__requests_per_month",
+    "expires_at",
+    "revision",
+)
+
+
+def key_revision() -> int:
+    """Return the number that rises with every change of a key; 0 before the first. Read it before the rows."""
+    return KeyRevision.objects.filter(pk=1).values_list("number", flat=True).first() or 0
+
+
+def key_rows(*, after: int = 0) -> Iterator[KeyRow]:
+    """Yield the keys whose last change has a number above *after*, in chunks that fit in memory."""
+    rows = ApiKey.objects.filter(revision__gt=after).order_by("revision", "id").values_list(*_COLUMNS)
+    yield from map(_key_row, rows.iterator(chunk_size=CHUNK))
+
+
+def _key_row(row: tuple[Any, ...]) -> KeyRow:  # Any: column values
+    key_id, digest, account_id, plan_id, revoked_at, active, *flags, networks = row[:10]
+    rate, burst, cap, expires_at, revision = row[10:]
+    revoked = revoked_at is not None or not active
+    return KeyRow(
+        key_id, bytes(digest), account_id, plan_id, revoked, *flags,
+        tuple(networks), rate, burst, cap, _seconds(expires_at), revision,
+    )  # fmt: skip
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

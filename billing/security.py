@@ -1,0 +1,66 @@
+"""Records of what was tried: one row per hour, kind, subject and source, in bounded number."""
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+
+from billing.models import SecurityEvent
+from billing.networks import source_of
+
+logger = logging.getLogger(__name__)
+
+KEPT = timedelta(days=90)
+MOST_AN_HOUR = 1_000  # rows of one kind; what comes after is counted without names
+_COUNT = """
+    INSERT INTO billing_security_event (kind, subject, source, hour, count, last_at)
+    VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT (hour, kind, subject, source) DO UPDATE
+    SET count = billing_security_event.count + excluded.count, last_at = excluded.last_at
+"""
+
+
+class Attempt(NamedTuple):
+    """Something that was refused, *count* times."""
+
+    kind: SecurityEvent.Kind
+    source: str
+    """The address it came from."""
+    subject: str = ""
+    """A name that exists: of an account, or a key's prefix. Never what somebody typed, which may be a secret."""
+    count: int = 1
+
+
+def record(attempts: Iterable[Attempt], *, now: datetime | None = None) -> None:
+    """Count *attempts*. A database that is away costs the record, never the answer that it is about."""
+    moment = now or timezone.now()
+    try:
+        with transaction.atomic():
+            for attempt in attempts:
+                _count(attempt, moment)
+    except DatabaseError:
+        logger.exception("Refused attempts could not be recorded")
+
+
+def prune(*, now: datetime | None = None) -> int:
+    """Delete what is older than is kept; return how many rows."""
+    end = (now or timezone.now()) - KEPT
+    return SecurityEvent.objects.filter(hour__lt=end).delete()[0]
+
+
+def _count(attempt: Attempt, moment: datetime) -> None:
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    names = (attempt.subject[:150], source_of(attempt.source))
+    of_kind = SecurityEvent.objects.filter(hour=hour, kind=attempt.kind)
+    if not of_kind.filter(subject=names[0], source=names[1]).exists():
+        here = of_kind.count()
+        if here == 0:
+            prune(now=moment)  # once an hour and kind, by whoever comes first
+        elif here >= MOST_AN_HOUR:
+            names = ("", "")
+    adapt = connection.ops.adapt_datetimefield_value
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, [attempt.kind, *names, adapt(hour), attempt.count, adapt(moment)])
