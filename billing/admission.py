@@ -1,4 +1,4 @@
-"""What the gate's verdicts mean to a client, over HTTP and over UDP; and addresses as the gate reads them. Sans-I/O."""
+"""What the gate's verdicts mean over HTTP and over UDP, and addresses as the gate reads them. Sans-I/O."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, where IPv4 lives in IPv6
 
 
 def pack_address(text: str) -> bytes | None:
-    """Return an address as 16 bytes, IPv4 mapped into IPv6; None for what is no address. A zone is left out."""
+    """Return an address as 16 bytes, IPv4 mapped into IPv6, without its zone; None for what is none."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Rates, months, and what a client is told of them: the arithmetic that the gate does in C, as its specification.
+"""Rates, months, and what a client is told of them: what the gate computes in C, as its specification.
 
 The rate limit is GCRA, a token bucket kept as one number: the theoretical arrival time (TAT) at which the
 bucket would be full again. Sans-I/O.
@@ -50,14 +50,14 @@ def take(rate: Rate, tat_ns: int, now_ns: int) -> Turn:
 
 
 def left(rate: Rate, tat_ns: int, now_ns: int) -> tuple[int, int]:
-    """Return how many requests would be admitted now, and the time until it is one more (0: the bucket is full)."""
+    """Return how many requests would be admitted now, and the time until one more (0: the bucket is full)."""
     ahead = max(0, tat_ns - now_ns)
     remaining = (rate.tolerance_ns - ahead) // rate.emission_ns + 1 if ahead <= rate.tolerance_ns else 0
     return remaining, ahead + remaining * rate.emission_ns - rate.tolerance_ns if ahead else 0
 
 
 def retry_after_s(wait_ns: int) -> int:
-    """Return whole seconds for `Retry-After` (RFC 9110, section 10.2.3): a retry then is admitted, if it is alone."""
+    """Return whole seconds for `Retry-After` (RFC 9110, 10.2.3): a retry then is admitted, if it is alone."""
     return max(1, -(-wait_ns // SECOND_NS))
 
 
@@ -109,11 +109,11 @@ class Limits(Protocol):
 
 
 def policy_field(verdict: Limits) -> str:
-    """Write `RateLimit-Policy`: `"rate";q=20;w=2, "month";q=50000;w=2592000`. Empty: the field must not be sent.
+    """Write `RateLimit-Policy`: `"rate";q=20;w=2, "month";q=50000;w=2592000`. Empty: it must not be sent.
 
-    Section 3 of the draft: "a non-empty List of Quota Policy Items", each a String with "q", the quota, and "w",
-    the window in seconds, a positive Integer. A bucket is told as its burst over the time in which it refills:
-    who keeps to that is never refused, and q/w is the rate. The month is the length of the present one.
+    Section 3 of the draft: "a non-empty List of Quota Policy Items", each a String with "q", the quota, and
+    "w", the window in seconds, a positive Integer. A bucket is told as its burst over the time in which it
+    refills: who spreads so many over it is never refused. The month's window is the present month's length.
     """
     items = []
     if verdict.emission_ns:
@@ -125,11 +125,11 @@ def policy_field(verdict: Limits) -> str:
 
 
 def state_field(verdict: Limits) -> str:
-    """Write `RateLimit`: `"rate";r=19;t=1, "month";r=49999;t=86400`. Empty: the field must not be sent.
+    """Write `RateLimit`: `"rate";r=19;t=1, "month";r=49999;t=86400`. Empty: it must not be sent.
 
-    Section 4 of the draft: the "r" parameter is the quota available, "t" the seconds within which it may be used.
-    Here *t* is the time until there is more of it, rounded up, so that `Retry-After` never names an earlier
-    moment (section 6); it is left out where the bucket is full.
+    Section 4 of the draft: "r" is the quota that is available, "t" the seconds within which no more than that
+    may be used. Here *t* is the time until there is more, rounded up, so that `Retry-After` never names an
+    earlier moment (section 6); it is left out where the bucket is full.
     """
     items = []
     if verdict.emission_ns:
