@@ -20,7 +20,7 @@ class NetworksField(forms.CharField):
         options = {
             "required": False,
             "max_length": 1_000,
-            "help_text": f"One a line, at most {MOST_NETWORKS}: 192.0.2.7 or 2001:db8::/32. Empty allows every address.",
+            "help_text": f"One a line, at most {MOST_NETWORKS}: 192.0.2.7, 2001:db8::/32. Empty allows all.",
             **options,
         }
         super().__init__(**options)

@@ -25,7 +25,9 @@ def parse_network(text: str) -> str:
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise NetworkError(f"{text!r} is no network: write 192.0.2.0/24, 192.0.2.7 or 2001:db8::/32.") from None
+        raise NetworkError(
+            f"{text!r} is no network: write 192.0.2.0/24, 192.0.2.7 or 2001:db8::/32."
+        ) from None
     if "/" in text and ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
         raise NetworkError(f"{text!r} has bits beyond its prefix: did you mean {network}?")
     return str(network)

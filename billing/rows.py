@@ -49,7 +49,7 @@ _COLUMNS = (
 
 
 def key_revision() -> int:
-    """Return the number that rises with every change of a key; 0 before the first. Read it before the rows."""
+    """Return the number that rises with every change of a key; 0 before the first. Read it first."""
     return KeyRevision.objects.filter(pk=1).values_list("number", flat=True).first() or 0
 
 
@@ -60,13 +60,24 @@ def key_rows(*, after: int = 0) -> Iterator[KeyRow]:
 
 
 def _key_row(row: tuple[Any, ...]) -> KeyRow:  # Any: column values
-    key_id, digest, account_id, plan_id, revoked_at, active, *flags, networks = row[:10]
+    key_id, digest, account_id, plan_id, revoked_at, is_active, partner, prices, reports, networks = row[:10]
     rate, burst, cap, expires_at, revision = row[10:]
-    revoked = revoked_at is not None or not active
     return KeyRow(
-        key_id, bytes(digest), account_id, plan_id, revoked, *flags,
-        tuple(networks), rate, burst, cap, _seconds(expires_at), revision,
-    )  # fmt: skip
+        key_id=key_id,
+        digest=bytes(digest),
+        account_id=account_id,
+        plan_id=plan_id,
+        revoked=revoked_at is not None or not is_active,
+        partner=partner,
+        scope_prices=prices,
+        scope_reports=reports,
+        networks=tuple(networks),
+        requests_per_second=rate,
+        burst=burst,
+        requests_per_month=cap,
+        expires_s=_seconds(expires_at),
+        revision=revision,
+    )
 
 
 def _seconds(moment: datetime | None) -> int | None:

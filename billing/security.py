@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
@@ -23,14 +23,15 @@ _COUNT = """
 """
 
 
-class Attempt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Attempt:
     """Something that was refused, *count* times."""
 
     kind: SecurityEvent.Kind
     source: str
     """The address it came from."""
     subject: str = ""
-    """A name that exists: of an account, or a key's prefix. Never what somebody typed, which may be a secret."""
+    """An account's name or a key's prefix. Never what somebody typed, which may be a secret."""
     count: int = 1
 
 

@@ -1,7 +1,7 @@
 """What may be done to plans, accounts and keys: command centre, account pages, commands and seed call these.
 
 Every change of a key, or of what its limits come from, is one transaction that first raises the key revision:
-its row is thereby locked, so that changes are committed in the order of their numbers and `rows.py` misses none.
+its row is thereby locked, so that changes are committed in the order of their numbers, and readers miss none.
 """
 
 import secrets
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import F
@@ -87,7 +86,7 @@ def get_plan(name: str) -> Plan:
 
 
 @transaction.atomic
-def open_account(*, user: AbstractBaseUser) -> Account:
+def open_account(*, user: User) -> Account:
     """Return the account of *user*, opened on the free plan the first time."""
     account = Account.objects.select_related("plan", "user").filter(user=user).first()
     if account is None:
@@ -105,7 +104,7 @@ def account_for(*, email: str, plan: str, author: Author, change_plan: bool = Fa
     wanted = get_plan(plan)
     account = Account.objects.select_related("plan", "user").filter(user__username=email).first()
     if account is None:
-        user = get_user_model().objects.filter(username=email).first() or _make_user(email)
+        user = User.objects.filter(username=email).first() or _make_user(email)
         account = Account(user=user, plan=wanted)
         _save(account, author)
     elif account.plan_id != wanted.pk:
@@ -115,9 +114,9 @@ def account_for(*, email: str, plan: str, author: Author, change_plan: bool = Fa
     return account
 
 
-def _make_user(email: str) -> AbstractBaseUser:
+def _make_user(email: str) -> User:
     """Make a user who signs in by codes sent to *email*; a name without an @ is one that never signs in."""
-    user = get_user_model()(username=email, email=email if "@" in email else "")
+    user = User(username=email, email=email if "@" in email else "")
     user.set_unusable_password()
     _validate(user, KeyRefused)
     user.save()
@@ -134,7 +133,7 @@ def change_account(*, account: Account, plan: Plan, report_addon: bool, author: 
 
 
 @transaction.atomic
-def user_changed(*, user: AbstractBaseUser) -> None:
+def user_changed(*, user: User) -> None:
     """Tell the gate to look at the keys of *user* again: those of an inactive one are refused."""
     ApiKey.objects.filter(account__user=user).update(revision=_raise_revision())
 
@@ -162,6 +161,17 @@ def create_key(
     key = ApiKey(account=account, expires_at=expires_at)
     _describe(key, name=name, scopes=scopes, networks=networks)
     return _issue(key, number, author)
+
+
+@sensitive_variables("made")
+@transaction.atomic
+def first_key(*, name: str, plan: str, author: Author) -> NewKey | None:
+    """Make a key of this node's own account on *plan*, where there is no key at all."""
+    _raise_revision()  # whoever starts at the same time waits here, and then finds the key
+    if ApiKey.objects.exists():
+        return None
+    account = account_for(email=f"this-node-{plan}", plan=plan, author=author)
+    return create_key(account=account, name=name, author=author)
 
 
 @transaction.atomic
@@ -267,7 +277,8 @@ def _raise_revision() -> int:
 
 
 def _validate(
-    row: models.Model, refuse: Callable[[Mapping[str, Any]], Exception]  # Any: Django's own messages
+    row: models.Model,
+    refuse: Callable[[Mapping[str, Any]], Exception],  # Any: Django's own messages
 ) -> None:
     try:
         row.full_clean()

@@ -1,7 +1,7 @@
 """How people sign in: customers by a code sent to their address, staff by password and a second factor.
 
-django-allauth does the work; here is what this site decides. A browser that has signed in before keeps a signed
-cookie and with it rate limits of its own, so that whoever guesses at an account elsewhere cannot lock its owner out.
+django-allauth does the work; here is what this site decides. A browser that has signed in before keeps a
+signed cookie and with it rate limits of its own: whoever guesses at an account cannot lock its owner out.
 """
 
 import base64
@@ -22,6 +22,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.utils.encoding import force_str
 
 from billing.models import SecurityEvent
 from billing.security import Attempt, record
@@ -69,7 +70,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):
 
 def _fernet() -> MultiFernet:
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    digests = [hashlib.sha256(f"second factor:{secret}".encode()).digest() for secret in secrets]
+    digests = [hashlib.sha256(f"second factor:{force_str(secret)}".encode()).digest() for secret in secrets]
     return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])
 
 
@@ -93,7 +94,9 @@ class CodeRequestForm(RequestLoginCodeForm):
 class CustomerLoginForm(LoginForm):
     """The address alone: what follows is a code."""
 
-    def _clean_without_password(self, email: str | None, phone: str | None) -> dict[str, Any]:  # Any: allauth's
+    def _clean_without_password(
+        self, email: str | None, phone: str | None
+    ) -> dict[str, Any]:  # Any: allauth's
         form = CodeRequestForm({"email": email})
         if form.is_valid():
             self.user = form._user
@@ -110,8 +113,12 @@ class StaffLoginForm(LoginForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: Django's own signature
         super().__init__(*args, **kwargs)
-        widget = forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "autofocus": True})
-        self.fields["login"] = forms.CharField(label="User name", widget=widget, max_length=USERNAME_CHARACTERS)
+        widget = forms.TextInput(
+            attrs={"autocomplete": "username", "autocapitalize": "none", "autofocus": True}
+        )
+        self.fields["login"] = forms.CharField(
+            label="User name", widget=widget, max_length=USERNAME_CHARACTERS
+        )
         self.order_fields(["login", "password"])
 
     def _setup_password_field(self) -> None:
@@ -136,7 +143,7 @@ class StaffLoginView(LoginView):
 
 
 def is_second_factor_missing(user: AbstractBaseUser | AnonymousUser, proof: object) -> bool:
-    """Say whether *user* is staff that must show one; *proof* is what the session has under SECOND_FACTOR_KEY."""
+    """Say whether *user* is staff and must show one; *proof* is what the session has as SECOND_FACTOR_KEY."""
     if not settings.TRINITY_STAFF_SECOND_FACTOR or not getattr(user, "is_staff", False):
         return False
     return proof != str(user.pk)

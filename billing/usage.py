@@ -1,6 +1,6 @@
 """Monthly counts and last uses, as every node saves them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
@@ -28,7 +28,7 @@ def month_of(moment: datetime) -> int:
 
 @transaction.atomic
 def save_counts(*, node: str, month: int, counts: Mapping[int, int]) -> None:
-    """Save how much *node* has counted for each key in *month* so far: totals, so that a repeat is harmless."""
+    """Save what *node* has counted for each key in *month* so far: totals, so a repeat is harmless."""
     # In one order everywhere, so that two savers of the same rows cannot wait for each other.
     _execute(_SAVE_COUNT, [(key, month, node, counts[key]) for key in sorted(counts)])
 
@@ -59,7 +59,7 @@ def used_by(*, keys: Iterable[ApiKey], month: int) -> int:
     return rows.aggregate(total=Sum("count"))["total"] or 0
 
 
-def _execute(statement: str, rows: list[tuple[object, ...]]) -> None:
+def _execute(statement: str, rows: Sequence[tuple[str | int | None, ...]]) -> None:
     if rows:
         with connection.cursor() as cursor:
             cursor.executemany(statement, rows)

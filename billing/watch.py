@@ -25,10 +25,14 @@ Kind = SecurityEvent.Kind
 
 @receiver(user_login_failed)
 def password_refused(
-    credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any  # Any: signals' own, as below
+    credentials: dict[str, Any],
+    request: HttpRequest | None = None,
+    **kwargs: Any,  # Any: signals' own, as below
 ) -> None:
     name = str(credentials.get("username", ""))
-    known = get_user_model().objects.filter(username=name).exists()  # else it may be a password in the wrong field
+    known = (
+        get_user_model().objects.filter(username=name).exists()
+    )  # else it may be a password in the wrong field
     _refused(Kind.PASSWORD_REFUSED, request, name if known else "")
 
 

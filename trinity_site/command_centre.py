@@ -17,7 +17,9 @@ class CommandCentre(UnfoldAdminSite):
     index_template = "command_centre/index.html"
 
     def login(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None  # Any: a template's context
+        self,
+        request: HttpRequest,
+        extra_context: dict[str, Any] | None = None,  # Any: a template's context
     ) -> HttpResponse:
         """Leave signing in to the site's own page, with its rate limits and the second factor."""
         if self.has_permission(request):

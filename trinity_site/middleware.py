@@ -1,4 +1,4 @@
-"""What differs under /admin/: the content security policy that Unfold needs, and the second factor of the staff."""
+"""What differs under /admin/: the content security policy that Unfold needs, and the second factor."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +26,13 @@ class ContentSecurityPolicy(CSPMiddleware):
 
 
 @sync_and_async_middleware
-def second_factor(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:  # Any: of both kinds
+def second_factor(
+    get_response: Callable[[HttpRequest], Any],
+) -> Callable[[HttpRequest], Any]:  # Any: of both kinds
     """Lead staff without a second factor to where they set one up, whatever they ask for under /admin/."""
     if iscoroutinefunction(get_response):
 
-        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+        async def asynchronous(request: HttpRequest) -> Any:
             if request.path_info.startswith("/admin/"):
                 proof = await request.session.aget(SECOND_FACTOR_KEY)
                 if refusal := _refusal(request, await request.auser(), proof):
@@ -39,7 +41,7 @@ def second_factor(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpR
 
         return asynchronous
 
-    def synchronous(request: HttpRequest) -> HttpResponseBase:
+    def synchronous(request: HttpRequest) -> Any:
         if request.path_info.startswith("/admin/"):
             proof = request.session.get(SECOND_FACTOR_KEY)
             if refusal := _refusal(request, request.user, proof):
@@ -54,6 +56,9 @@ def _refusal(
 ) -> HttpResponse | None:
     if not is_second_factor_missing(user, proof):
         return None
-    if request.method == "GET" and request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+    if (
+        request.method == "GET"
+        and request.get_preferred_type(["application/json", "text/html"]) == "text/html"
+    ):
         return HttpResponseRedirect(reverse("mfa_index"))
     return HttpResponse("The staff needs a second factor: set it up at /account/second-factor/.", status=403)

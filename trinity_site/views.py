@@ -76,7 +76,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def too_many(request: HttpRequest) -> HttpResponse:
     """Answer sign-in pages that were asked too often, and note who asked: allauth finds this by its name."""
     slowed_down(request)
-    return render(request, "429.html", status=429, headers={"Retry-After": "60"})
+    response = render(request, "429.html", status=429)
+    response.headers["Retry-After"] = "60"
+    return response
 
 
 def failure(request: HttpRequest, problem: Problem) -> HttpResponse:

@@ -147,7 +147,8 @@ def test_json_endpoints_show_what_is_live(admin_user: User) -> None:
 
 
 def test_login_page_leads_to_the_command_centre(client: Client, admin_user: User) -> None:
-    signed_in = client.post("/admin/login/", {"username": "admin", "password": "password"})
+    page = client.get("/admin/login/?next=/admin/").headers["Location"]
+    signed_in = client.post(page, {"login": "admin", "password": "password"})
     assert (signed_in.status_code, signed_in.headers["Location"]) == (302, "/admin/")
 
 

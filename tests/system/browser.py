@@ -55,7 +55,7 @@ class Visitor:
 
     def sign_in(self, who: dict[str, str]) -> None:
         self.visit("/admin/")
-        self.page.fill("input[name=username]", who["username"])
+        self.page.fill("input[name=login]", who["username"])
         self.page.fill("input[name=password]", who["password"])
         self.page.click("button[type=submit]")
         self.page.wait_for_selector("[data-page=dashboard]")

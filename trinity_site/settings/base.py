@@ -125,8 +125,8 @@ ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_LOGIN_BY_CODE_ENABLED = True
 ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 900
 ACCOUNT_SESSION_REMEMBER = True
-# By account no more than nine guesses in a quarter of an hour, wherever they come from: three codes with three
-# tries each. A device that has signed in before has its own count (billing/signin.py).
+# By account no more than nine guesses in a quarter of an hour, wherever they come from: three codes with
+# three tries each. A device that has signed in before has its own count (billing/signin.py).
 ACCOUNT_RATE_LIMITS = {
     "login_failed": "10/m/ip,5/15m/key",
     "request_login_code": "20/m/ip,3/15m/key",
