@@ -3,13 +3,12 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 
 from exchanges.feed.status import FeedStatus, decode_status
-from pricing._board import ExchangeRow, Price
+from pricing.board import Board, ExchangeRow, PriceLike
 from pricing.parameters import MS, Parameters
 
 Pair = tuple[str, str]
@@ -17,16 +16,6 @@ Pair = tuple[str, str]
 
 SILENT = "silent"
 UNKNOWN = "unknown"
-
-
-class Board(Protocol):
-    """The part of a BoardReader that is used here."""
-
-    def get(self, asset: str, exchange: str) -> Price | None: ...
-    def exchanges(self) -> list[ExchangeRow]: ...
-    def status(self) -> bytes: ...
-    @property
-    def heartbeat_mono_ns(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +111,6 @@ def _live_feed(feed: FeedStatus, row: ExchangeRow | None, mono_ns: int, *, repor
     )
 
 
-def _live_price(price: Price, mono_ns: int, parameters: Parameters) -> LivePrice:
+def _live_price(price: PriceLike, mono_ns: int, parameters: Parameters) -> LivePrice:
     age_ms = price.age_ns(mono_ns) // MS
     return LivePrice(price.price, price.source, age_ms, fresh=age_ms <= parameters.price_ttl_ms)

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection
 
+from pricing.board import Board
 from pricing.parameters import MS, Parameters
-
-
-class ExchangeRow(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def ticks(self) -> int: ...
-    @property
-    def last_tick_mono_ns(self) -> int: ...
-
-
-class Board(Protocol):
-    def exchanges(self) -> Sequence[ExchangeRow]: ...
-    @property
-    def heartbeat_mono_ns(self) -> int: ...
 
 
 def since_ms(then_mono_ns: int, mono_ns: int) -> int | None:

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from pricing import openapi
+from pricing.board import Board
 from pricing.catalogue import list_assets, list_categories, list_exchanges
 from pricing.health import exchange_ages_ms, readiness
-from pricing.metrics import CONTENT_TYPE, Board, Metrics
+from pricing.metrics import CONTENT_TYPE, Metrics
 from pricing.protocol import (
     MAX_BODY_BYTES,
     BadRequest,

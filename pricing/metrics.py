@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,15 +10,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pricing import health
+from pricing.board import Board
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 GAUGES = frozenset({"db_open_conns", "db_in_use_conns"})
-
-
-class Board(health.Board, Protocol):
-    def status(self) -> bytes: ...
-    @property
-    def generation(self) -> int: ...
 
 
 class FeedFigures(msgspec.Struct):

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+
+from pricing.board import PriceLike
 
 MAX_QUERY_BYTES = 2_048
 MAX_BODY_BYTES = 16_384
@@ -30,25 +31,6 @@ class PriceQuery(msgspec.Struct, frozen=True):
     exchange: str | None = None
     max_age_ms: int | None = None
     min_sources: int | None = None
-
-
-class PriceLike(Protocol):
-    """What the board, tier 2 and tier 3 have in common."""
-
-    @property
-    def asset(self) -> str: ...
-    @property
-    def exchange(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def quote(self) -> str: ...
-    @property
-    def price(self) -> str: ...
-    @property
-    def traded_ns(self) -> int: ...
-    @property
-    def received_ns(self) -> int: ...
 
 
 class PriceAnswer(msgspec.Struct, frozen=True):

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
+from pricing.board import Board
 from pricing.catalogue import EMPTY, Catalogue, PublicView
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
-from pricing.protocol import PriceAnswer, PriceLike, PriceQuery, Problem
+from pricing.protocol import PriceAnswer, PriceQuery, Problem
 from pricing.tick import StoredPrice
 from telemetry._counters import (
     CACHE_MISSES,
@@ -53,16 +54,6 @@ class FallbackError(Exception):
 class Fallback(Protocol):
     async def latest(self, asset: str, exchange: str) -> FallbackPrice | None:
         """Ask *exchange* once. None: it has no REST interface for the asset, so asking again is pointless."""
-
-
-class Live(PriceLike, Protocol):
-    def age_ns(self, mono_ns: int, /) -> int: ...
-
-
-class Board(Protocol):
-    def get(self, asset: str, exchange: str) -> Live | None: ...
-    def best(self, asset: str, mono_ns: int, ttl_ns: int) -> Live | None: ...
-    def all(self, asset: str) -> Sequence[Live]: ...
 
 
 class Tier2(Protocol):

@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -19,10 +18,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from pricing.board import Board, LivePrice
 from pricing.exceptions import Tier2Error
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
-from pricing.protocol import PriceLike
 from pricing.seldom import Seldom
 from pricing.tick import StoredPrice
 
@@ -208,15 +207,6 @@ def _render(price: StoredPrice) -> bytes:
         price.traded_ns, price.received_ns, price.price, price.quote, price.source, polled=price.polled
     )
     return msgspec.json.encode(value)
-
-
-class LivePrice(PriceLike, Protocol):
-    @property
-    def received_mono_ns(self) -> int: ...
-
-
-class Board(Protocol):
-    def all(self, asset: str) -> Sequence[LivePrice]: ...
 
 
 class BoardFlusher:

@@ -12,9 +12,10 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from exchanges.feed.spec import SpecError
-from exchanges.live import Board, Live, LiveFeed, board_of, live_now
+from exchanges.live import Live, LiveFeed, board_of, live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
 from exchanges.renderers import age_text, count_text, state_badge
+from pricing.board import Board
 
 SAMPLE_S = 0.25
 MOST_NAMED = 5

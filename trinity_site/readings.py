@@ -5,14 +5,13 @@ something happens, and a page lets the age grow by itself.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from exchanges.live import Live
-from pricing import health
-from pricing._board import BoardReader
+from pricing.board import Board, ExchangeRow, PriceLike
 from pricing.catalogue import PublicView
-from pricing.health import ExchangeRow, since_ms
+from pricing.health import since_ms
 from pricing.parameters import MS, Parameters
 
 # The majors, in the order in which people look for them.
@@ -20,22 +19,6 @@ SHOWN_ASSETS = ("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK"
 TRAIL_POINTS = 60
 
 Row = dict[str, Any]  # Any: JSON values
-
-
-class Price(Protocol):
-    @property
-    def exchange(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def quote(self) -> str: ...
-    @property
-    def price(self) -> str: ...
-    def age_ns(self, mono_ns: int, /) -> int: ...
-
-
-class Board(health.Board, Protocol):
-    def all(self, asset: str) -> Sequence[Price]: ...
 
 
 class Clock:
@@ -102,7 +85,7 @@ class PublicReading:
             rows[name] = {"name": info.display_name, "state": state, "at_ms": at_ms}
         return rows
 
-    def _choose(self, asset: str, mono_ns: int) -> Price | None:
+    def _choose(self, asset: str, mono_ns: int) -> PriceLike | None:
         """Choose as /price does: the home exchange's while it is fresh, else the freshest."""
         known = {price.exchange: price for price in self._board.all(asset)}
         listed = [known[name] for name in self._view.exchanges_of(asset) if name in known]
@@ -145,15 +128,16 @@ def feed_rows(live: Live, exchanges: Iterable[ExchangeRow], clock: Clock) -> Map
             "symbols": feed.status.symbols,
             "live": feed.status.live,
             "refused": len(feed.status.refused_symbols),
-            "refused_ticks": sum(feed.status.refusals.values()),
+            "refused_ticks": feed.refused_ticks,
             "reconnects": feed.status.reconnects,
             "stuck": len(feed.status.stuck_assets),
+            "troubles": feed.troubles,
         }
     return rows
 
 
 def listing_rows(
-    board: BoardReader, listings: Iterable[tuple[str, str]], parameters: Parameters, clock: Clock
+    board: Board, listings: Iterable[tuple[str, str]], parameters: Parameters, clock: Clock
 ) -> Mapping[str, Row]:
     """Return a row `<asset>@<exchange>` per priced listing, and under `node` how long one is fresh."""
     mono_ns = clock.mono_ns()
