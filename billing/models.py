@@ -47,7 +47,9 @@ class Plan(models.Model):
             models.CheckConstraint(condition=Q(name__regex=NAME_RULE), name="billing_plan_name_is_a_slug"),
             models.CheckConstraint(
                 condition=Q(requests_per_second__isnull=True, burst__isnull=True)
-                | Q(requests_per_second__gte=1, burst__gte=1),
+                # Without the second line NULL would make it unknown, and unknown passes.
+                | Q(requests_per_second__gte=1, burst__gte=1)
+                & Q(requests_per_second__isnull=False, burst__isnull=False),
                 name="billing_plan_rate_has_a_burst",
                 violation_error_message="Give both a rate and a burst, at least 1 each, or neither.",
             ),

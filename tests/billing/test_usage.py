@@ -1,0 +1,52 @@
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from billing.models import ApiKey, MonthlyCount
+from billing.usage import load_counts, load_others, month_of, save_counts, save_last_uses, used_by
+from tests.billing.customers import fresh, make_key
+
+pytestmark = pytest.mark.usefixtures("plans")
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def test_month_is_by_utc() -> None:
+    east = timezone(timedelta(hours=5))
+    assert month_of(datetime(2026, 12, 1, 4, 59, tzinfo=east)) == 202611
+    assert month_of(datetime(2026, 12, 1, 5, 0, tzinfo=east)) == 202612
+
+
+def test_counts_of_nodes_are_added_up_and_kept_apart() -> None:
+    one, other = make_key().key, make_key().key
+    save_counts(node="A", month=202611, counts={one.pk: 5, other.pk: 1})
+    save_counts(node="B", month=202611, counts={one.pk: 7})
+    save_counts(node="A", month=202612, counts={one.pk: 100})
+    assert load_counts(node="A", month=202611) == {one.pk: 5, other.pk: 1}
+    assert load_others(node="A", month=202611) == {one.pk: 7}
+    assert used_by(keys=[one], month=202611) == 12
+    assert used_by(keys=[one, other], month=202611) == 13
+    assert used_by(keys=[other], month=202612) == 0
+    used = {key.pk: key.used for key in ApiKey.objects.with_counts(202611)}  # type: ignore[attr-defined]
+    assert used == {one.pk: 12, other.pk: 1}
+
+
+def test_repeated_save_changes_nothing_and_a_smaller_number_takes_nothing_back() -> None:
+    key = make_key().key
+    for count in (5, 5, 3, 0):
+        save_counts(node="A", month=202611, counts={key.pk: count})
+    assert MonthlyCount.objects.get().count == 5
+    save_counts(node="A", month=202611, counts={key.pk: 6})
+    assert MonthlyCount.objects.get().count == 6
+
+
+def test_nothing_to_save_asks_nothing() -> None:
+    save_counts(node="A", month=202611, counts={})
+    assert not MonthlyCount.objects.exists()
+
+
+def test_latest_use_stays() -> None:
+    key = make_key().key
+    for seconds in (10, 30, 20):
+        save_last_uses(uses={key.pk: NOW + timedelta(seconds=seconds)})
+    assert fresh(key).last_used_at == NOW + timedelta(seconds=30)
+    assert ApiKey.history.count() == 1  # being used is no change
