@@ -114,7 +114,7 @@ class RestClient:
             raise FallbackError(tick)
         return FallbackPrice(
             price=tick.price,
-            traded_ns=tick.traded_ns,
+            traded_ns=tick.traded_ns if asked.spec.quirks.rest.time_is == "trade" else None,
             received_ns=self._wall_ns(),
             source=asked.spec.rest_source,
             quote=asked.spec.quote_currency,

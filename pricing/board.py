@@ -20,7 +20,9 @@ class PriceLike(Protocol):
     @property
     def price(self) -> str: ...
     @property
-    def traded_ns(self) -> int: ...
+    def traded_ns(self) -> int | None:
+        """When it traded; None where an exchange tells over REST only what the latest price is."""
+
     @property
     def received_ns(self) -> int: ...
     def age_ns(self, now_ns: int, /) -> int:

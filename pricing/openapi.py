@@ -75,7 +75,8 @@ FRESHNESS = (
     "A price is given out while it is fresh: the home exchange's latest trade, else the freshest of the "
     "other exchanges, else what other nodes know (tier 2), else what an exchange's REST interface answers "
     "now (tier 3). `max_age_ms` and `min_sources` demand more than that, and are refused with 503 when they "
-    "cannot be kept."
+    "cannot be kept. Some exchanges do not tell over REST when a price traded: it is then marked "
+    '`"time_is": "answer"`, and satisfies neither demand.'
 )
 
 
@@ -348,7 +349,7 @@ def _schemas() -> Document:
 def _price_schema() -> Document:
     text = {"type": "string"}
     moment = {"type": "string", "format": "date-time"}
-    return _object(
+    schema = _object(
         {
             "asset": text,
             "price": {
@@ -359,14 +360,19 @@ def _price_schema() -> Document:
             "quote": {"type": "string", "description": "The currency of the price: USD or USDT."},
             "source": {"type": "string", "description": "`<exchange>-ws` or `<exchange>-rest`."},
             "exchange": text,
-            "timestamp": moment
-            | {"description": "When it traded; where the exchange gives no time over REST, `received_at`."},
+            "timestamp": {**moment, "description": "When it traded; with `time_is`, `received_at`."},
             "received_at": moment,
-            "age_ms": {"type": "integer", "minimum": 0, "description": "Since the trade."},
+            "age_ms": {"type": "integer", "minimum": 0, "description": "Since `timestamp`."},
             "tier": {"type": "integer", "enum": [1, 2, 3]},
             "cached": {"type": "boolean", "description": "False when this very request fetched the price."},
         }
     )
+    schema["properties"]["time_is"] = {
+        "type": "string",
+        "enum": ["answer"],
+        "description": "Only where the exchange does not tell when it traded: nobody knows how old it is.",
+    }
+    return schema
 
 
 def _problem_schema() -> Document:

@@ -246,6 +246,7 @@ class _PriceBody(msgspec.Struct):
     age_ms: int
     tier: int
     cached: bool
+    time_is: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -260,11 +261,12 @@ def render_price(price: PriceLike, *, age_ns: int, tier: int, cached: bool) -> b
             price.quote,
             price.source,
             price.exchange,
-            render_time(price.traded_ns),
+            render_time(price.received_ns if price.traded_ns is None else price.traded_ns),
             render_time(price.received_ns),
             age_ns // 1_000_000,
             tier,
             cached,
+            msgspec.UNSET if price.traded_ns is not None else "answer",
         )
     )
 

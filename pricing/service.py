@@ -37,7 +37,7 @@ class FallbackPrice(msgspec.Struct, frozen=True):
 
     price: str
     traded_ns: int | None
-    """None where the exchange gives no time; the time of receipt then stands for it."""
+    """None where the exchange does not tell when it traded."""
     received_ns: int
     source: str
     quote: str
@@ -199,7 +199,7 @@ class PriceService:
     def _is_fresh(self, price: StoredPrice, query: PriceQuery) -> bool:
         wall_ns, parameters = self._wall_ns(), self.parameters
         age_ns = price.age_ns(wall_ns)
-        if query.max_age_ms is not None and age_ns > query.max_age_ms * MS:
+        if query.max_age_ms is not None and (price.traded_ns is None or age_ns > query.max_age_ms * MS):
             return False
         if not price.polled:
             return age_ns <= parameters.price_ttl_ms * MS
@@ -208,7 +208,8 @@ class PriceService:
 
     def _too_few(self, query: PriceQuery, stored: Mapping[str, StoredPrice]) -> Problem | None:
         listed = self.view.exchanges_of(query.asset)
-        fresh = {name for name, row in stored.items() if name in listed and self._is_fresh(row, query)}
+        traded = {name: row for name, row in stored.items() if name in listed and row.traded_ns is not None}
+        fresh = {name for name, row in traded.items() if self._is_fresh(row, query)}
         sources = len(fresh | self._live_sources(query))
         if sources >= (query.min_sources or 0):
             return None
@@ -255,10 +256,8 @@ class PriceService:
             return None
         if found is None:
             return None
-        traded_ns = found.received_ns if found.traded_ns is None else found.traded_ns
-        price = StoredPrice(
-            asset, exchange, found.source, found.quote, found.price, traded_ns, found.received_ns, polled=True
-        )
+        times = found.traded_ns, found.received_ns
+        price = StoredPrice(asset, exchange, found.source, found.quote, found.price, *times, polled=True)
         if self._tier2 is not None:
             await self._tier2.keep(price)
         return price
@@ -267,24 +266,31 @@ class PriceService:
         self, query: PriceQuery, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
     ) -> Problem:
         self._counters.add(STALE_REFUSALS)
-        age_ms = self._known_age_ms(query.asset, exchanges, stored)
+        known = self._known(query.asset, exchanges, stored)
+        ages_ns = [age_ns for age_ns, from_trade in known if from_trade or query.max_age_ms is None]
+        age_ms = min(ages_ns) // MS if ages_ns else None
         figures: dict[str, int | str | None] = {"asset": query.asset, "age_ms": age_ms}
         if query.exchange is not None:
             figures["exchange"] = query.exchange
-        if age_ms is None:
+        if not known:
             return Problem("unavailable", f"No price of {query.asset} is known at the moment.", figures)
-        known = f"The newest known price of {query.asset} is {age_ms} ms old"
+        newest = f"The newest known price of {query.asset} is {age_ms} ms old"
         if query.max_age_ms is None:
-            return Problem("unavailable", f"{known}, too old to be given out.", figures)
+            return Problem("unavailable", f"{newest}, too old to be given out.", figures)
+        if age_ms is None:
+            newest = f"It is not known when {query.asset} last traded"
         figures["max_age_ms"] = query.max_age_ms
-        return Problem("stale", f"{known}; at most {query.max_age_ms} ms were asked for.", figures)
+        return Problem("stale", f"{newest}; at most {query.max_age_ms} ms were asked for.", figures)
 
-    def _known_age_ms(
+    def _known(
         self, asset: str, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
-    ) -> int | None:
+    ) -> list[tuple[int, bool]]:
+        """List the age of every price known, and whether it counts from a trade."""
         mono_ns, wall_ns = self._mono_ns(), self._wall_ns()
-        ages = [row.age_ns(mono_ns) for row in self._board.all(asset) if row.exchange in exchanges]
-        ages += [row.age_ns(wall_ns) for name, row in stored.items() if name in exchanges]
+        live = [row.age_ns(mono_ns) for row in self._board.all(asset) if row.exchange in exchanges]
         kept = (self._flights.kept((asset, name)) for name in exchanges)
-        ages += [entry[0].age_ns(wall_ns) for entry in kept if entry is not None]
-        return min(ages) // MS if ages else None
+        rows = [row for name, row in stored.items() if name in exchanges]
+        rows += [entry[0] for entry in kept if entry is not None]
+        return [(age_ns, True) for age_ns in live] + [
+            (row.age_ns(wall_ns), row.traded_ns is not None) for row in rows
+        ]

@@ -23,10 +23,13 @@ class StoredPrice(msgspec.Struct, frozen=True, gc=False):
     source: str
     quote: str
     price: str
-    traded_ns: int
+    traded_ns: int | None
+    """None where an exchange answers over REST without the trade's time: nobody knows then how old it is."""
     received_ns: int
     polled: bool = False
     """Asked for over REST: at *received_ns* the exchange itself called it the latest trade."""
 
     def age_ns(self, wall_ns: int) -> int:
-        return max(0, self.received_ns - self.traded_ns) + max(0, wall_ns - self.received_ns)
+        """Say how long ago the trade was; where that is unknown, how long ago the exchange answered."""
+        late_ns = 0 if self.traded_ns is None else max(0, self.received_ns - self.traded_ns)
+        return late_ns + max(0, wall_ns - self.received_ns)

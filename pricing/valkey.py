@@ -34,17 +34,20 @@ READ_LIMIT_MS = 1_000
 READS = 256
 
 # An older trade never replaces a newer one, whichever node writes it; unless the newer one was written by a
-# clock that runs ahead. Doubles are exact enough: they are 256 ns apart here.
+# clock that runs ahead. Where a trade's time is not known, who asked later knows more. Doubles are exact
+# enough: they are 256 ns apart here.
 WRITE = """
 local function times(value)
-  local traded, received = string.match(value, '"traded_ns":(%d+),"received_ns":(%d+)')
-  return tonumber(traded or 0), tonumber(received or 0)
+  local traded = string.match(value, '"traded_ns":(%d+)')
+  return traded and tonumber(traded), tonumber(string.match(value, '"received_ns":(%d+)') or 0)
 end
 for i = 2, #ARGV, 2 do
   local old = redis.call('HGET', KEYS[1], ARGV[i])
   local traded, received = times(ARGV[i + 1])
   local old_traded, old_received = times(old or '')
-  if old_traded <= traded or old_received > received + 5e9 then
+  local older
+  if traded and old_traded then older = traded < old_traded else older = received < old_received end
+  if not older or old_received > received + 5e9 then
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end
@@ -59,7 +62,7 @@ logger = logging.getLogger(__name__)
 class _Value(msgspec.Struct, omit_defaults=True):
     """What a field holds, as compact JSON. The script above reads the first two."""
 
-    traded_ns: int
+    traded_ns: int | None
     received_ns: int
     price: str
     quote: str

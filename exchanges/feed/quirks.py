@@ -100,6 +100,7 @@ class Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     time_path: Text = ""
     time_format: TimestampFormat | None = None
+    time_is: Literal["trade", "answer"] = "answer"  # the answer's own time tells nothing of the trade's age
     symbol_path: Text = ""
     error_match: tuple[Conditions, ...] = ()
     rate_per_s: Annotated[int, Meta(ge=1, le=1_000)] = 5

@@ -11,6 +11,7 @@ from exchanges.addresses import tls_context
 from exchanges.rest import MAX_BODY_BYTES, RestClient, TokenBucket
 from pricing.service import FallbackError
 from tests.exchanges.certificates import self_signed
+from tests.exchanges.feed.replay import shipped_row
 from tests.exchanges.rows import feed_spec, listing
 
 SECOND_NS = 1_000_000_000
@@ -94,6 +95,24 @@ async def test_latest_asks_for_the_rest_symbol_and_keeps_the_digits(
     )
     assert price.received_ns > 1_600_000_000 * SECOND_NS
     assert server.requests[0].startswith(b"GET /last?symbol=XBTUSD HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(("time_is", "traded_ns"), [("trade", 1_763_816_400 * SECOND_NS), ("answer", None)])
+async def test_time_of_the_answer_is_not_taken_for_the_trades(
+    time_is: str, traded_ns: int | None, client: RestClient, server: Server
+) -> None:
+    rest = {"time_path": "time", "time_format": "unix_s", "time_is": time_is}
+    url = f"http://127.0.0.1:{server.port}/{{SYMBOL}}"
+    client.follow([feed_spec(rest_url=url, quirks={"rest": rest})], [listing("BTC")])
+    server.reply = answer(b'{"last":"1.5","time":1763816400}')
+    price = await client.latest("BTC", "plain")
+    assert price is not None
+    assert price.traded_ns == traded_ns
+
+
+@pytest.mark.parametrize(("name", "time_is"), [("coinbase", "trade"), ("bybit", "answer"), ("okx", "answer")])
+def test_shipped_row_says_what_its_time_is(name: str, time_is: str) -> None:
+    assert shipped_row(name).quirks.rest.time_is == time_is
 
 
 @pytest.mark.parametrize(

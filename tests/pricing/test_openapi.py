@@ -103,6 +103,13 @@ async def test_answer_is_as_described(api: PriceApi, target: str) -> None:
     validator(media["schema"]).validate(answer.json())
 
 
+async def test_answer_that_marks_its_time_is_as_described(world: World, api: PriceApi) -> None:
+    world.fallback.answers["kraken"] = world.polled("1", age_ms=None, source="kraken-rest")
+    answer = (await ask(api, "/price?asset=ETH")).json()
+    assert answer["time_is"] == "answer"
+    validator(document()["components"]["schemas"]["Price"]).validate(answer)
+
+
 async def test_document_is_served_as_it_is(api: PriceApi) -> None:
     assert (await ask(api, "/openapi.json")).json() == document() == msgspec.json.decode(rendered())
 

@@ -193,6 +193,15 @@ def test_price_body_has_exactly_the_promised_keys_in_order() -> None:
     assert render_price(BTC, age_ns=42_999_999, tier=1, cached=True) == BTC_BODY
 
 
+def test_price_whose_trade_has_no_time_says_so_and_shows_when_it_was_received() -> None:
+    untimed = msgspec.structs.replace(BTC, traded_ns=None, polled=True)
+    body = render_price(untimed, age_ns=42_999_999, tier=1, cached=True)
+    stamped = BTC_BODY.replace(
+        b'"timestamp":"2026-11-22T13:00:00.123456Z"', b'"timestamp":"2026-11-22T13:00:00.161002Z"'
+    )
+    assert body == stamped.removesuffix(b"}") + b',"time_is":"answer"}'
+
+
 @pytest.mark.parametrize("price", ["0.000000000000000001", "1000000000000", "1.10", "0.50000000"])
 def test_price_keeps_every_digit(price: str) -> None:
     body = render_price(msgspec.structs.replace(BTC, price=price), age_ns=0, tier=1, cached=True)

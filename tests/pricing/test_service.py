@@ -168,11 +168,41 @@ async def test_rest_answer_serves_for_one_ttl_and_is_then_asked_for_again(world:
     assert seen(await price(world)) == ("2", "coinbase-rest", 3, False)
 
 
-async def test_rest_answer_without_a_time_counts_from_its_receipt(world: World) -> None:
+async def test_rest_answer_without_a_time_is_marked_and_counts_from_its_receipt(world: World) -> None:
     world.fallback.answers["coinbase"] = world.polled("1", age_ms=None)
     answer = await price(world)
     assert answer.age_ns == 0
-    assert answer.price.traded_ns == answer.price.received_ns == world.clock.wall
+    assert (answer.price.traded_ns, answer.price.received_ns) == (None, world.clock.wall)
+    world.clock.forward(40)
+    again = await price(world)
+    assert (again.tier, again.age_ns, again.price.traded_ns) == (2, 40_000_000, None)
+
+
+async def test_price_of_unknown_age_never_satisfies_an_age_demanded(world: World) -> None:
+    world.fallback.answers["kraken"] = world.polled("1", age_ms=None)
+    for _ in range(2):  # from REST, then from what was kept of it
+        problem = await refusal(world, "ETH", max_age_ms=86_400_000)
+        assert problem.code == "stale"
+        assert problem.figures == {"asset": "ETH", "age_ms": None, "max_age_ms": 86_400_000}
+    assert "not known when ETH last traded" in problem.detail
+    world.tick("ETH", "kraken", "2", delay_ms=TTL_MS + 1)
+    assert (await refusal(world, "ETH", max_age_ms=500)).figures["age_ms"] == TTL_MS + 1
+
+
+async def test_price_of_unknown_age_is_no_source(world: World) -> None:
+    world.tick("BTC", "coinbase", "1")
+    world.fallback.answers["kraken"] = world.polled("2", age_ms=None)
+    await price(world, exchange="kraken")
+    assert (await refusal(world, min_sources=2)).figures["sources"] == 1
+
+
+async def test_rest_answer_of_unknown_age_that_has_expired_is_told_from_its_receipt(world: World) -> None:
+    world.fallback.answers["kraken"] = world.polled("1", age_ms=None)
+    await price(world, "ETH")
+    world.fallback.answers["kraken"] = FallbackError("refused")
+    world.clock.forward(TTL_MS + 1)
+    problem = await refusal(world, "ETH")
+    assert (problem.code, problem.figures["age_ms"]) == ("unavailable", TTL_MS + 1)
 
 
 async def test_rest_trade_beyond_its_limit_is_refused_with_its_age(world: World) -> None:

@@ -162,6 +162,25 @@ async def test_trade_written_by_a_clock_that_runs_ahead_does_not_stay_for_ever(v
     assert (await valkey.read("BTC"))["coinbase"].price == "1"
 
 
+async def test_price_whose_trade_has_no_time_keeps_its_mark(valkey: Valkey) -> None:
+    untimed = msgspec.structs.replace(btc("1"), traded_ns=None, polled=True)
+    await valkey.write([untimed])
+    assert await valkey.read("BTC") == {"coinbase": untimed}
+
+
+@pytest.mark.parametrize("later_ms", [1, -1])
+@pytest.mark.parametrize("untimed_first", [True, False])
+async def test_where_a_trade_has_no_time_the_later_look_stays(
+    valkey: Valkey, later_ms: int, untimed_first: bool
+) -> None:
+    untimed = btc("1", received_ns=NOW_NS)
+    untimed = msgspec.structs.replace(untimed, traded_ns=None, polled=True)
+    trade = btc("2", traded_ns=NOW_NS - 60_000 * MS, received_ns=NOW_NS + later_ms * MS)
+    for price in (untimed, trade) if untimed_first else (trade, untimed):
+        await valkey.write([price])
+    assert (await valkey.read("BTC"))["coinbase"].price == ("2" if later_ms > 0 else "1")
+
+
 @pytest.mark.parametrize(
     "value",
     [
