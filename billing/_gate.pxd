@@ -51,7 +51,7 @@ cdef enum:
     BARRED = 2                         # revoked, and remembered
     COUNT_BITS = 46                    # of a count below its month, and of milliseconds
     EMISSION_BITS = 44                 # of a rate below its burst
-    NETWORK_TRIES = 8
+    READ_TRIES = 8
 
 cdef struct Header:                    # 128 bytes
     uint64_t magic                     # "TRGATE01"; stored last when a gate is formatted
@@ -65,7 +65,8 @@ cdef struct Header:                    # 128 bytes
     int64_t heartbeat_mono_ns          # CLOCK_MONOTONIC of the writer's last beat
     uint64_t keys                      # rows that are not free
     uint64_t month                     # 202611 << 46 | millisecond of CLOCK_MONOTONIC at which the next begins, 0 = unknown
-    uint64_t reserved[7]
+    uint64_t moves                     # of entries of the index to other places; odd while one is under way
+    uint64_t reserved[6]
 
 cdef struct Row:                       # 128 bytes: a cache line that is read, one that is written with every answer
     uint64_t digest[4]                 # SHA-256 of the key's text; never changes while the row is not free

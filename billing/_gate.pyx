@@ -24,7 +24,6 @@ cdef extern from "_sha256.h":
     void sha256(sha256_blocks_fn blocks, const void* text, size_t length, uint8_t* digest) noexcept nogil
 
 cdef uint64_t MAGIC = 0x3130_4554_4147_5254    # "TRGATE01" where the low byte comes first
-cdef uint32_t TOMBSTONE = 0xFFFF_FFFF          # an index entry that was given up: no row has this number
 cdef uint64_t COUNT_MASK = (<uint64_t>1 << COUNT_BITS) - 1
 cdef uint64_t EMISSION_MASK = (<uint64_t>1 << EMISSION_BITS) - 1
 cdef uint64_t MILLISECOND_NS = 1_000_000
@@ -93,13 +92,9 @@ cdef inline bint read_key(Row* row, const uint64_t* digest, KeyWords* words, Gat
     return differs == 0 and (words.status & 0xFF) != FREE
 
 
-cdef inline int64_t find_key(
+cdef inline int64_t search(
     const GateMemory* gate, const uint64_t* digest, KeyWords* words, GateVerdict* out
 ) noexcept nogil:
-    """Row number of a digest, with what was read of it; -1 when it is nobody's.
-
-    An unknown key costs what its digest makes it cost: it says nothing of how near its text is to a known one.
-    """
     cdef uint32_t entries = gate.header.index_entries, rows = gate.header.rows, probe, number
     cdef uint32_t place = <uint32_t>digest[0] & (entries - 1)
     cdef uint64_t entry
@@ -115,6 +110,26 @@ cdef inline int64_t find_key(
             if read_key(row, digest, words, out):
                 return number
         place = (place + 1) & (entries - 1)
+    return -1
+
+
+cdef inline int64_t find_key(
+    const GateMemory* gate, const uint64_t* digest, KeyWords* words, GateVerdict* out
+) noexcept nogil:
+    """Row number of a digest, with what was read of it; -1 when it is nobody's.
+
+    An unknown key costs what its digest makes it cost: that says nothing of how near its text is to a known one.
+    Who finds nothing looks again if an entry may have moved past him meanwhile.
+    """
+    cdef uint64_t moves
+    cdef int64_t row
+    cdef int tries
+    for tries in range(READ_TRIES):
+        moves = load(&gate.header.moves, ACQUIRE)
+        row = search(gate, digest, words, out)
+        fence(ACQUIRE)
+        if row >= 0 or (moves & 1 == 0 and load(&gate.header.moves, RELAXED) == moves):
+            return row
     return -1
 
 
@@ -138,7 +153,7 @@ cdef bint is_from_here(const GateMemory* gate, Row* row, const uint8_t* address)
     cdef uint32_t number
     cdef int tries, i
     cdef bint within
-    for tries in range(NETWORK_TRIES):
+    for tries in range(READ_TRIES):
         if <uint32_t>word == 0:
             return 1
         number = <uint32_t>word - 1
@@ -666,13 +681,13 @@ cdef class GateWriter(Gate):
     cdef int repair(self) except -1:
         """Finish what a killed writer left half done, and learn what is free."""
         cdef uint32_t number
-        cdef uint64_t entry, keys = 0
+        cdef uint64_t keys = 0
         cdef Row* row
         cdef bytearray taken = bytearray(self.memory.header.network_lists)
         for number in range(self.memory.header.index_entries):
-            entry = self.memory.index[number]
-            if entry != 0 and <uint32_t>entry != TOMBSTONE and not self.is_indexed_right(entry):
+            while self.memory.index[number] != 0 and not self.is_right(number):
                 self.drop_entry(number)
+        store(&self.memory.header.moves, self.memory.header.moves + 1 & ~<uint64_t>1, RELEASE)
         for number in range(self.memory.header.rows):
             row = &self.memory.rows[number]
             if row.status & 0xFF == FREE:
@@ -689,10 +704,13 @@ cdef class GateWriter(Gate):
         store(&self.memory.header.keys, keys, RELEASE)
         return 0
 
-    cdef bint is_indexed_right(self, uint64_t entry) noexcept:
-        cdef uint32_t number = <uint32_t>entry - 1
+    cdef bint is_right(self, uint32_t place) noexcept:
+        """Whether an entry leads to a taken row, and is the first that does."""
+        cdef uint32_t number = <uint32_t>self.memory.index[place] - 1
         cdef Row* row = &self.memory.rows[number]
-        return number < self.memory.header.rows and row.status & 0xFF != FREE and row.digest[0] >> 32 == entry >> 32
+        return (
+            number < self.memory.header.rows and row.status & 0xFF != FREE and self.entry_of(row.digest) == place
+        )
 
     # -- the index
 
@@ -704,7 +722,7 @@ cdef class GateWriter(Gate):
             entry = self.memory.index[place]
             if entry == 0:
                 return -1
-            if entry >> 32 == digest[0] >> 32 and <uint32_t>entry != TOMBSTONE:
+            if entry >> 32 == digest[0] >> 32 and <uint32_t>entry - 1 < self.memory.header.rows:
                 if memcmp(self.memory.rows[<uint32_t>entry - 1].digest, digest, 32) == 0:
                     return place
             place = (place + 1) & mask
@@ -714,21 +732,30 @@ cdef class GateWriter(Gate):
         """Make a finished row findable."""
         cdef uint64_t first = self.memory.rows[number].digest[0]
         cdef uint32_t mask = self.memory.header.index_entries - 1, place = <uint32_t>first & mask
-        while self.memory.index[place] != 0 and <uint32_t>self.memory.index[place] != TOMBSTONE:
+        while self.memory.index[place] != 0:
             place = (place + 1) & mask
         store(&self.memory.index[place], first >> 32 << 32 | (number + 1), RELEASE)
 
-    cdef void drop_entry(self, uint32_t place) noexcept:
-        """Give a place up. It stays in the way of searches for others, unless none goes on beyond it."""
-        cdef uint32_t mask = self.memory.header.index_entries - 1
-        if self.memory.index[(place + 1) & mask] != 0:
-            store(&self.memory.index[place], TOMBSTONE, RELEASE)
-            return
-        store(&self.memory.index[place], 0, RELEASE)
-        place = (place - 1) & mask
-        while <uint32_t>self.memory.index[place] == TOMBSTONE:
-            store(&self.memory.index[place], 0, RELEASE)
-            place = (place - 1) & mask
+    cdef void drop_entry(self, uint32_t hole) noexcept:
+        """Free a place, and move up what was kept from its own place by it: searches stay short for ever.
+
+        An entry is stored in its new place before the old one is stored over; see find_key for who looks meanwhile.
+        """
+        cdef uint32_t mask = self.memory.header.index_entries - 1, place = hole, home
+        cdef uint64_t entry
+        store(&self.memory.header.moves, self.memory.header.moves | 1, RELEASE)
+        fence(RELEASE)
+        while True:
+            place = (place + 1) & mask
+            entry = self.memory.index[place]
+            if entry == 0:
+                break
+            home = <uint32_t>self.memory.rows[<uint32_t>entry - 1].digest[0]
+            if ((place - home) & mask) >= ((place - hole) & mask):
+                store(&self.memory.index[hole], entry, RELEASE)
+                hole = place
+        store(&self.memory.index[hole], 0, RELEASE)
+        store(&self.memory.header.moves, self.memory.header.moves + 1, RELEASE)
 
     cdef int64_t row_of(self, bytes digest) except -2:
         cdef uint64_t words[4]

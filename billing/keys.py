@@ -1,8 +1,8 @@
 """API keys as texts: `tb_live_`, 32 random characters, and a checksum of 6. Sans-I/O.
 
-The checksum is no secret: it tells a mistyped or cut-off key from an unknown one without a look-up, and lets
-scanners for leaked secrets be sure of a find. What is kept of a key is the SHA-256 of its whole text: there is
-nothing to guess in 190 random bits, so that a slow password hash would protect nothing and cost every answer.
+The checksum is no secret: it tells a mistyped or cut-off key from an unknown one without a look-up, and
+lets scanners for leaked secrets be sure of a find. What is kept of a key is the SHA-256 of its whole text:
+nobody guesses 190 random bits, so that a slow password hash would protect nothing and cost every answer.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from billing._gate import Gate, GateWriter, check_gate, format_gate, gate_size
+from billing.exceptions import GateLayoutError
 from pricing._board import BoardReader, BoardWriter, board_size, format_board
 from pricing.exceptions import LayoutError
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
@@ -26,6 +28,7 @@ from telemetry.exceptions import CountersLayoutError
 from trinity_site.exceptions import SecondWriter, SegmentError
 
 FOLDER = Path("/dev/shm")
+_OTHER_LAYOUT = (LayoutError, GateLayoutError, CountersLayoutError)
 # Two processes that start over an unusable file keep each other from locking it alone for an instant.
 _ATTEMPTS = 50
 _PAUSE_S = 0.01
@@ -33,6 +36,11 @@ _PAUSE_S = 0.01
 
 class Closable(Protocol):
     def close(self) -> None: ...
+
+
+class HasWriter(Closable, Protocol):
+    @property
+    def writer_pid(self) -> int: ...
 
 
 View = TypeVar("View", bound=Closable)
@@ -56,6 +64,10 @@ def board_layout(slots: int) -> Layout:
     )
 
 
+def gate_layout(rows: int) -> Layout:
+    return Layout("gate", gate_size(rows), lambda memory: format_gate(memory, rows), check_gate)
+
+
 def counters_layout() -> Layout:
     return Layout("counters", counters_size(), format_counters, lambda memory: CounterReader(memory).close())
 
@@ -76,14 +88,19 @@ class Segment:
         self.memory = memory
         self._fd = fd
 
-    def lock_for_writing(self) -> None:
-        """Become the one writer until closed. The lock is this open file's: no reader's closing drops it."""
+    def lock_for_writing(self, attach: Callable[[mmap.mmap], HasWriter]) -> None:
+        """Become the one writer until closed. The lock is this open file's: no reader's closing drops it.
+
+        *attach* opens a view that knows the writer, for the message of SecondWriter.
+        """
         lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, lock)
         except BlockingIOError:
-            with BoardReader(self.memory) as board:
-                raise SecondWriter(self.path, board.writer_pid) from None
+            view = attach(self.memory)
+            pid = view.writer_pid
+            view.close()
+            raise SecondWriter(self.path, pid) from None
 
     def close(self) -> None:
         if self._fd < 0:
@@ -124,7 +141,7 @@ def open_board_writer(node: str, data_dir: Path, *, slots: int) -> Opened[BoardW
     """Take the node's board over as its writer; SecondWriter while another lives."""
 
     def view(segment: Segment) -> BoardWriter:
-        segment.lock_for_writing()
+        segment.lock_for_writing(BoardReader)
         return BoardWriter(segment.memory, os.getpid(), time.monotonic_ns())
 
     return _open(segment_path(node, data_dir, "board"), board_layout(slots), mmap.ACCESS_WRITE, view)
@@ -134,6 +151,22 @@ def open_board_reader(node: str, data_dir: Path, *, slots: int) -> Opened[BoardR
     """Attach to the node's board, made empty if it is not there yet."""
     path = segment_path(node, data_dir, "board")
     return _open(path, board_layout(slots), mmap.ACCESS_READ, lambda segment: BoardReader(segment.memory))
+
+
+def open_gate_writer(node: str, data_dir: Path, *, rows: int) -> Opened[GateWriter]:
+    """Take the node's gate over as its writer; SecondWriter while another lives."""
+
+    def view(segment: Segment) -> GateWriter:
+        segment.lock_for_writing(Gate)
+        return GateWriter(segment.memory, os.getpid(), time.monotonic_ns())
+
+    return _open(segment_path(node, data_dir, "gate"), gate_layout(rows), mmap.ACCESS_WRITE, view)
+
+
+def open_gate(node: str, data_dir: Path, *, rows: int) -> Opened[Gate]:
+    """Attach to the node's gate, made empty if it is not there yet: who judges also counts."""
+    path = segment_path(node, data_dir, "gate")
+    return _open(path, gate_layout(rows), mmap.ACCESS_WRITE, lambda segment: Gate(segment.memory))
 
 
 def open_counters(node: str, data_dir: Path, *, worker: int) -> Opened[Counters]:
@@ -168,7 +201,7 @@ def open_segment(path: Path, layout: Layout, *, access: int = mmap.ACCESS_WRITE)
         fd = _open_file(path)
         try:
             segment = _attach(path, fd, layout, access)
-        except (LayoutError, CountersLayoutError) as error:
+        except _OTHER_LAYOUT as error:
             os.close(fd)
             refusal = error
             time.sleep(_PAUSE_S)
@@ -207,7 +240,7 @@ def _make_usable(fd: int, layout: Layout) -> None:
     """Keep what a killed process left behind if it is of this layout, else start with an empty one."""
     try:
         _check(fd, layout)
-    except (LayoutError, CountersLayoutError):
+    except _OTHER_LAYOUT:
         os.ftruncate(fd, 0)
         # Taken from the kernel at once: a hole that cannot be filled later would be a SIGBUS, not an error.
         os.posix_fallocate(fd, 0, layout.size)

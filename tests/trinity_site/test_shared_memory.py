@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from billing import keys
+from billing._gate import ADMITTED, GateKey
 from pricing._board import BoardReader
 from telemetry._counters import FEED_TICKS
 from trinity_site.exceptions import SecondWriter, SegmentError
@@ -22,6 +24,8 @@ from trinity_site.shared_memory import (
     open_board_writer,
     open_counter_reader,
     open_counters,
+    open_gate,
+    open_gate_writer,
     open_segment,
     segment_path,
 )
@@ -33,12 +37,14 @@ NODE = "TestNode"
 CHILD = """
 import os, sys
 from pathlib import Path
-from trinity_site.shared_memory import open_board_reader, open_board_writer, open_counters
+from trinity_site.shared_memory import open_board_reader, open_board_writer, open_counters, open_gate_writer
 what, folder = sys.argv[1], Path(sys.argv[2])
 try:
     if what == "counters":
         opened = open_counters("TestNode", folder, worker=1)
         opened.view.add(0)
+    elif what == "gate":
+        opened = open_gate_writer("TestNode", folder, rows=16)
     else:
         opener = open_board_writer if what == "writer" else open_board_reader
         opened = opener("TestNode", folder, slots=16)
@@ -57,7 +63,7 @@ elif order == "raise":
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    left = [segment_path(NODE, tmp_path, kind) for kind in ("board", "counters")]
+    left = [segment_path(NODE, tmp_path, kind) for kind in ("board", "gate", "counters")]
     for path in left:
         path.unlink(missing_ok=True)
 
@@ -240,6 +246,36 @@ def test_symbolic_link_is_not_followed(data_dir: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         open_board_reader(NODE, data_dir, slots=SLOTS)
     assert target.read_bytes() == b"precious"
+
+
+def test_gate_is_shared_by_its_writer_and_those_who_judge(data_dir: Path) -> None:
+    text = keys.generate(os.urandom)
+    with open_gate(NODE, data_dir, rows=SLOTS) as gate:
+        with open_gate_writer(NODE, data_dir, rows=SLOTS) as writer:
+            row = writer.put(GateKey(keys.digest(text), 5))
+            assert gate.admit(text.encode(), 0, 0).code == ADMITTED
+            assert writer.usage(row).count == 1
+        assert gate.admit(text.encode(), 0, 0).code == ADMITTED
+        path = segment_path(NODE, data_dir, "gate")
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_second_writer_of_the_gate_is_refused_and_takes_over_from_a_killed_one(data_dir: Path) -> None:
+    with open_gate(NODE, data_dir, rows=SLOTS) as gate:
+        child = start("gate", data_dir)
+        with pytest.raises(SecondWriter, match=f"process {child.pid} is its writer"):
+            open_gate_writer(NODE, data_dir, rows=SLOTS)
+        finish(child, "kill")
+        with open_gate_writer(NODE, data_dir, rows=SLOTS):
+            assert (gate.generation, gate.writer_pid) == (2, os.getpid())
+
+
+def test_gate_of_another_size_in_use_is_refused_unharmed(data_dir: Path) -> None:
+    with open_gate(NODE, data_dir, rows=SLOTS) as gate:
+        with pytest.raises(SegmentError, match=r"in use with another version or configuration: .* size"):
+            open_gate(NODE, data_dir, rows=2 * SLOTS)
+        assert gate.rows == SLOTS
 
 
 def test_counters_go_on_where_a_killed_worker_stopped(data_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """The gate in plain Python: its specification. Same interface, same bytes, one thread.
 
-Every change of the memory by the writer is one call of ``_store``, in the order that the compiled writer keeps;
-*stores_left* cuts a history off between any two of them, as a kill would.
+Every change of the memory by the writer is one call of ``_store``, in the order that the compiled writer
+keeps; *stores_left* cuts a history off between any two of them, as a kill would.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FREE, LIVE, BARRED = 0, 1, 2
 PARTNER, PRICES, REPORTS = 1, 2, 4
 COUNT_BITS, EMISSION_BITS, LIST_BITS = 46, 44, 40
 COUNT_MASK, EMISSION_MASK = (1 << COUNT_BITS) - 1, (1 << EMISSION_BITS) - 1
-TOMBSTONE = 0xFFFF_FFFF
+LOW = 0xFFFF_FFFF
 MILLISECOND_NS = 1_000_000
 
 HEADER = struct.Struct(
     "=QIIQIIQqqQQ56x"
 )  # magic version rows size index lists generation pid heartbeat keys month
-GENERATION, PID, HEARTBEAT, KEYS, MONTH = 32, 40, 48, 56, 64
+GENERATION, PID, HEARTBEAT, KEYS, MONTH, MOVES = 32, 40, 48, 56, 64, 72
 ROW_BYTES, LIST_BYTES, PREFIXES = 128, 136, 128
 KEY_ID, RATE, CAP, STATUS, TAT, USED, OTHERS, LAST_USED = 32, 40, 48, 56, 64, 72, 88, 96
 NETWORKS, ACCOUNT_ID, REVISION = 104, 112, 120
@@ -118,14 +118,14 @@ class Gate:
             entry = self._u64(self._entry_at(place))
             if entry == 0:
                 return None
-            number = (entry & TOMBSTONE) - 1
+            number = (entry & LOW) - 1
             if entry >> 32 == tag and number < self.rows and self._digest(number) == digest:
                 return place % self._at.entries
         return None
 
     def find(self, digest: bytes) -> int | None:
         place = self._entry_of(digest)
-        row = None if place is None else (self._u64(self._entry_at(place)) & TOMBSTONE) - 1
+        row = None if place is None else (self._u64(self._entry_at(place)) & LOW) - 1
         return row if row is not None and self._u64(self._row_at(row) + STATUS) & 0xFF != FREE else None
 
     # -- judging
@@ -190,9 +190,9 @@ class Gate:
         return Code.ADMITTED
 
     def _networks(self, word: int) -> tuple[tuple[bytes, int], ...]:
-        if not word & TOMBSTONE:
+        if not word & LOW:
             return ()
-        at = self._list_at((word & TOMBSTONE) - 1)
+        at = self._list_at((word & LOW) - 1)
         prefixes = self._u64(at + PREFIXES)
         numbers = range(word >> 32 & 0xFF)
         return tuple(
@@ -314,9 +314,9 @@ class GateWriter(Gate):
 
     def _repair(self) -> None:
         for place in range(self._at.entries):
-            entry = self._u64(self._entry_at(place))
-            if entry and entry & TOMBSTONE != TOMBSTONE and not self._is_indexed_right(entry):
+            while self._u64(self._entry_at(place)) and not self._is_right(place):
                 self._drop_entry(place)
+        self._store(MOVES, self._u64(MOVES) + 1 & ~1)
         taken = set()
         for row in range(self.rows):
             at = self._row_at(row)
@@ -325,32 +325,33 @@ class GateWriter(Gate):
                 continue
             if self._entry_of(self._digest(row)) is None:
                 self._index_row(row)
-            taken.add((self._u64(at + NETWORKS) & TOMBSTONE) - 1)
+            taken.add((self._u64(at + NETWORKS) & LOW) - 1)
         self._free_lists.extend(number for number in range(self._at.list_count) if number not in taken)
         self._store(KEYS, self.rows - len(self._free_rows))
 
-    def _is_indexed_right(self, entry: int) -> bool:
-        row = (entry & TOMBSTONE) - 1
+    def _is_right(self, place: int) -> bool:
+        row = (self._u64(self._entry_at(place)) & LOW) - 1
         taken = row < self.rows and self._u64(self._row_at(row) + STATUS) & 0xFF != FREE
-        return taken and struct.unpack_from("=II", self._digest(row))[1] == entry >> 32
+        return taken and self._entry_of(self._digest(row)) == place
 
     # -- the index
 
     def _index_row(self, row: int) -> None:
         place, tag = struct.unpack_from("=II", self._digest(row))
-        while self._u64(self._entry_at(place)) & TOMBSTONE not in (0, TOMBSTONE):
+        while self._u64(self._entry_at(place)):
             place += 1
         self._store(self._entry_at(place), tag << 32 | row + 1)
 
-    def _drop_entry(self, place: int) -> None:
-        if self._u64(self._entry_at(place + 1)):
-            self._store(self._entry_at(place), TOMBSTONE)
-            return
-        self._store(self._entry_at(place), 0)
-        place -= 1
-        while self._u64(self._entry_at(place)) & TOMBSTONE == TOMBSTONE:
-            self._store(self._entry_at(place), 0)
-            place -= 1
+    def _drop_entry(self, hole: int) -> None:
+        self._store(MOVES, self._u64(MOVES) | 1)
+        place = hole
+        while entry := self._u64(self._entry_at(place := place + 1)):
+            home = int(struct.unpack_from("=I", self._digest((entry & LOW) - 1))[0])
+            if (place - home) % self._at.entries >= place - hole:
+                self._store(self._entry_at(hole), entry)
+                hole = place
+        self._store(self._entry_at(hole), 0)
+        self._store(MOVES, self._u64(MOVES) + 1)
 
     # -- rows
 
@@ -403,8 +404,8 @@ class GateWriter(Gate):
             self._store(self._list_at(number) + PREFIXES, prefixes)
             word |= len(wanted) << 32 | number + 1
         self._store(at + NETWORKS, word)
-        if old & TOMBSTONE:
-            self._free_lists.append((old & TOMBSTONE) - 1)
+        if old & LOW:
+            self._free_lists.append((old & LOW) - 1)
 
     def revoke(self, digest: bytes, revision: int) -> bool:
         row = self.find(digest)
@@ -424,8 +425,8 @@ class GateWriter(Gate):
         self._store(at + STATUS, FREE)
         self._drop_entry(place)
         self._store(KEYS, self.keys - 1)
-        if self._u64(at + NETWORKS) & TOMBSTONE:
-            self._free_lists.append((self._u64(at + NETWORKS) & TOMBSTONE) - 1)
+        if self._u64(at + NETWORKS) & LOW:
+            self._free_lists.append((self._u64(at + NETWORKS) & LOW) - 1)
         self._free_rows.append(row)
         return True
 
