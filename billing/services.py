@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
@@ -120,6 +121,8 @@ def _make_user(email: str) -> User:
     user.set_unusable_password()
     _validate(user, KeyRefused)
     user.save()
+    if user.email:
+        EmailAddress.objects.create(user=user, email=user.email, primary=True)  # a code will verify it
     return user
 
 

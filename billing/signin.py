@@ -11,7 +11,7 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.app_settings import EmailVerificationMethod
 from allauth.account.forms import LoginForm, RequestLoginCodeForm
-from allauth.account.utils import filter_users_by_email
+from allauth.account.internal.userkit import filter_users_by_email
 from allauth.account.views import LoginView
 from allauth.core import context, ratelimit
 from allauth.mfa.adapter import DefaultMFAAdapter
@@ -22,6 +22,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.encoding import force_str
 
 from billing.models import SecurityEvent
@@ -44,6 +45,11 @@ class AccountAdapter(DefaultAccountAdapter):
         if len(email) > USERNAME_CHARACTERS:
             raise ValidationError("Please use an address of at most 150 characters.")
         return str(super().clean_email(email)).lower()
+
+    def send_account_already_exists_mail(self, email: str) -> None:
+        """Lead to the sign-in page; allauth's own mail leads to a new password, which nobody has here."""
+        login_url = context.request.build_absolute_uri(reverse("account_login"))
+        self.send_mail("account/email/account_already_exists", email, {"login_url": login_url})
 
     def validation_error(self, code: str, *args: Any) -> ValidationError:  # Any: allauth's own
         if code == "too_many_login_attempts":

@@ -2,6 +2,7 @@
 
 from allauth.account import views as signin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from billing import views
 from billing.signin import StaffLoginView
@@ -14,6 +15,9 @@ urlpatterns = [
     path("keys/<int:key_id>/revoke/", views.revoke, name="account_key_revoke"),
     path("login/", signin.login, name="account_login"),
     path("login/code/", signin.confirm_login_code, name="account_confirm_login_code"),
+    path(
+        "login/other/", RedirectView.as_view(pattern_name="account_login"), name="account_request_login_code"
+    ),
     path("login/staff/", StaffLoginView.as_view(), name="account_staff_login"),
     path("signup/", signin.signup, name="account_signup"),
     path("signup/code/", signin.email_verification_sent, name="account_email_verification_sent"),

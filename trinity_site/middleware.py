@@ -58,7 +58,7 @@ def _refusal(
         return None
     if (
         request.method == "GET"
-        and request.get_preferred_type(["application/json", "text/html"]) == "text/html"
+        and request.get_preferred_type(["text/html", "application/json"]) == "text/html"
     ):
         return HttpResponseRedirect(reverse("mfa_index"))
     return HttpResponse("The staff needs a second factor: set it up at /account/second-factor/.", status=403)
