@@ -95,15 +95,23 @@ class RestClient:
         self._retired += [exchange.pool for exchange in known.values()]
         self._symbols = {(row.asset, row.exchange): row.asked_by_rest for row in listings if row.enabled}
 
+    def knows_trades(self, exchange: str) -> bool:
+        """Say whether *exchange* tells when the price traded."""
+        asked = self._exchanges.get(exchange)
+        return asked is not None and asked.spec.quirks.rest.time_is == "trade"
+
+    def admits(self, asset: str, exchange: str) -> bool:
+        """Take one of the requests that the row's rate allows; False when none is left, or nothing to ask."""
+        asked = self._exchanges.get(exchange)
+        return asked is not None and (asset, exchange) in self._symbols and asked.bucket.take(self._mono_ns())
+
     async def latest(self, asset: str, exchange: str) -> FallbackPrice | None:
-        """Ask *exchange* once for *asset*; raise FallbackError with the reason when it gives no price."""
+        """Ask *exchange* once for *asset*, after `admits`; FallbackError with the reason for no price."""
         await self._close_retired()
         asked = self._exchanges.get(exchange)
         symbol = self._symbols.get((asset, exchange))
         if asked is None or symbol is None:
             return None
-        if not asked.bucket.take(self._mono_ns()):
-            raise FallbackError("rate_limited")
         with _reasons():
             async with asyncio.timeout(self._timeout_s):
                 url = asked.rule.url(symbol)
@@ -114,7 +122,7 @@ class RestClient:
             raise FallbackError(tick)
         return FallbackPrice(
             price=tick.price,
-            traded_ns=tick.traded_ns if asked.spec.quirks.rest.time_is == "trade" else None,
+            traded_ns=tick.traded_ns if self.knows_trades(exchange) else None,
             received_ns=self._wall_ns(),
             source=asked.spec.rest_source,
             quote=asked.spec.quote_currency,

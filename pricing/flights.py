@@ -20,6 +20,7 @@ class Flights(Generic[K, V]):
 
     A flight belongs to nobody who waits for it: a caller may be cancelled or lose patience, the flight goes
     on and its result serves the next one. *fetch* has its own time limit and returns None for a failure.
+    *admits* is asked before each start; its refusal is no failure of the key's.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Flights(Generic[K, V]):
         entries: int,
         limit: int,
         negative_ns: int,
+        admits: Callable[[K], bool] = lambda key: True,
     ) -> None:
         self._fetch = fetch
         self._mono_ns = mono_ns
         self._entries = entries
         self._limit = limit
         self._negative_ns = negative_ns
+        self._admits = admits
         self._may_log = Seldom(mono_ns)
         self._flying: dict[K, asyncio.Task[V | None]] = {}
         self._kept: dict[K, tuple[V, int]] = {}  # oldest first, at most `entries`
@@ -57,7 +60,7 @@ class Flights(Generic[K, V]):
             failed_ns = self._failed.get(key)
             if failed_ns is not None and self._mono_ns() - failed_ns < self._negative_ns:
                 return None, False
-            if len(self._flying) >= self._limit:
+            if len(self._flying) >= self._limit or not self._admits(key):
                 return None, False
             flight = self._start(key)
         await asyncio.wait({flight}, timeout=patience_s)  # leaves the flight alone, whatever happens to us

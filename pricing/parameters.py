@@ -24,6 +24,10 @@ class Parameters:
     """The oldest trade that a REST answer may carry: an illiquid asset's latest trade is its price."""
     fallback_pause_ms: int = 1_000
     """However fresh a price is demanded, an exchange is not asked for the same asset more often."""
+    fallback_attempts: int = 2
+    """Requests that one question may cause: to the home exchange, and to one other."""
+    fallback_reach_ms: int = 250
+    """No answer over REST is younger: with a fresh price on the board none is asked for less."""
     fallback_flights: int = 64
     """REST requests under way at once, per process."""
     negative_ttl_ms: int = 5_000

@@ -52,6 +52,12 @@ class FallbackError(Exception):
 
 
 class Fallback(Protocol):
+    def knows_trades(self, exchange: str) -> bool:
+        """Say whether *exchange* tells when the price traded."""
+
+    def admits(self, asset: str, exchange: str) -> bool:
+        """Take the right to ask once; False with nothing to ask, or enough asked for now."""
+
     async def latest(self, asset: str, exchange: str) -> FallbackPrice | None:
         """Ask *exchange* once. None: it has no REST interface for the asset, so asking again is pointless."""
 
@@ -97,6 +103,7 @@ class PriceService:
             entries=parameters.local_entries,
             limit=parameters.fallback_flights,
             negative_ns=parameters.negative_ttl_ms * MS,
+            admits=lambda key: fallback is not None and fallback.admits(*key),
         )
 
     async def price(self, query: PriceQuery) -> PriceAnswer | Problem:
@@ -218,19 +225,32 @@ class PriceService:
         return Problem("too_few_sources", detail, figures | {"min_sources": query.min_sources})
 
     async def _fetched(self, query: PriceQuery, exchanges: tuple[str, ...]) -> PriceAnswer | None:
-        """Ask home, then the others; each but the last gets half of the time that is left."""
-        if self._fallback is None:
+        """Ask home, then another one; each but the last gets half of the time that is left."""
+        if self._fallback is None or self._is_out_of_reach(query, exchanges):
             return None
+        if query.max_age_ms is not None:
+            exchanges = tuple(filter(self._fallback.knows_trades, exchanges))
         clock = asyncio.get_running_loop().time
         end_s = clock() + self.parameters.fallback_timeout_ms / 1_000
-        for left in range(len(exchanges), 0, -1):
-            patience_s = (end_s - clock()) / min(left, 2)
-            if patience_s <= 0:
+        attempts = self.parameters.fallback_attempts
+        for place, exchange in enumerate(exchanges, 1):
+            is_last = attempts == 1 or place == len(exchanges)
+            patience_s = (end_s - clock()) / (1 if is_last else 2)
+            if attempts == 0 or patience_s <= 0:
                 break
-            price, started = await self._fetch(query, exchanges[-left], patience_s)
+            price, started = await self._fetch(query, exchange, patience_s)
             if price is not None and self._is_fresh(price, query):
                 return PriceAnswer(price, price.age_ns(self._wall_ns()), 3, cached=not started)
+            attempts -= started
         return None
+
+    def _is_out_of_reach(self, query: PriceQuery, exchanges: tuple[str, ...]) -> bool:
+        """Say whether less is asked for than REST can give, while the board has a fresh price."""
+        if query.max_age_ms is None or query.max_age_ms >= self.parameters.fallback_reach_ms:
+            return False
+        mono_ns, ttl_ns = self._mono_ns(), self.parameters.price_ttl_ms * MS
+        rows = self._board.all(query.asset)
+        return any(row.exchange in exchanges and row.age_ns(mono_ns) <= ttl_ns for row in rows)
 
     async def _fetch(
         self, query: PriceQuery, exchange: str, patience_s: float

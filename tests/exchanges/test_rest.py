@@ -108,6 +108,7 @@ async def test_time_of_the_answer_is_not_taken_for_the_trades(
     price = await client.latest("BTC", "plain")
     assert price is not None
     assert price.traded_ns == traded_ns
+    assert client.knows_trades("plain") is (time_is == "trade")
 
 
 @pytest.mark.parametrize(("name", "time_is"), [("coinbase", "trade"), ("bybit", "answer"), ("okx", "answer")])
@@ -121,6 +122,7 @@ def test_shipped_row_says_what_its_time_is(name: str, time_is: str) -> None:
 async def test_what_is_not_listed_is_none_and_not_asked(
     asset: str, exchange: str, client: RestClient, server: Server
 ) -> None:
+    assert not client.admits(asset, exchange)
     assert await client.latest(asset, exchange) is None
     assert server.requests == []
 
@@ -239,20 +241,16 @@ async def test_unreachable_exchange_is_a_reason(client: RestClient, server: Serv
     assert await reason_of(client) == "unreachable"
 
 
-async def test_rate_of_the_row_is_kept(server: Server) -> None:
+async def test_rate_of_the_row_is_kept() -> None:
     now_ns = SECOND_NS
     client = RestClient(allow_loopback=True, mono_ns=lambda: now_ns)
-    row = feed_spec(rest_url=f"http://127.0.0.1:{server.port}/{{SYMBOL}}", quirks={"rest": {"rate_per_s": 2}})
+    row = feed_spec(quirks={"rest": {"rate_per_s": 2}})
     client.follow([row], [listing("BTC")])
-    await client.latest("BTC", "plain")
-    await client.latest("BTC", "plain")
-    assert await reason_of(client) == "rate_limited"
+    assert [client.admits("BTC", "plain") for _ in range(3)] == [True, True, False]
     client.follow([row], [listing("BTC")])
-    assert await reason_of(client) == "rate_limited"
+    assert not client.admits("BTC", "plain")
     now_ns += SECOND_NS // 2
-    assert await client.latest("BTC", "plain") is not None
-    assert await reason_of(client) == "rate_limited"
-    assert len(server.requests) == 3
+    assert [client.admits("BTC", "plain") for _ in range(2)] == [True, False]
     await client.aclose()
 
 

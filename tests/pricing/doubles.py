@@ -94,12 +94,23 @@ class Tier2Double:
 
 
 class FallbackDouble:
-    """Answers per exchange what it was given: a price, None, or an error to raise; a gate holds it back."""
+    """Answers per exchange what it was given: a price, None, or an error to raise; a gate holds it back.
+
+    Exchanges in `spent` may not be asked, those in `untimed` do not tell when a price traded.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, FallbackPrice | Exception | None] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.asked: list[tuple[str, str]] = []
+        self.spent: set[str] = set()
+        self.untimed: set[str] = set()
+
+    def knows_trades(self, exchange: str) -> bool:
+        return exchange not in self.untimed
+
+    def admits(self, asset: str, exchange: str) -> bool:
+        return exchange not in self.spent
 
     async def latest(self, asset: str, exchange: str) -> FallbackPrice | None:
         self.asked.append((asset, exchange))

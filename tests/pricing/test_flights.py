@@ -117,6 +117,24 @@ async def test_flight_over_the_limit_is_not_started_and_not_remembered_as_a_fail
     assert await flights.get("C", 5) == ("price", True)
 
 
+async def test_start_that_is_not_admitted_is_no_failure_and_nobody_is_kept_from_joining(
+    clock: Clock, source: Source
+) -> None:
+    allowed = [True, False, True]
+    limits = {"entries": 3, "limit": 2, "negative_ns": 1}
+    flights: Flights[str, str] = Flights(
+        source.fetch, mono_ns=clock.mono_ns, admits=lambda key: allowed.pop(0), **limits
+    )
+    first = asyncio.create_task(flights.get("A", 5))
+    await asyncio.sleep(0)
+    joined = asyncio.create_task(flights.get("A", 5))
+    assert await flights.get("B", 5) == (None, False)
+    source.gate.set()
+    assert await asyncio.gather(first, joined) == [("price", True), ("price", False)]
+    assert await flights.get("B", 5) == ("price", True)
+    assert source.asked == ["A", "B"]
+
+
 async def test_memory_of_results_and_failures_is_bounded_and_drops_the_oldest(
     flights: Flights[str, str], source: Source
 ) -> None:

@@ -214,16 +214,54 @@ async def test_rest_trade_beyond_its_limit_is_refused_with_its_age(world: World)
 
 
 @pytest.mark.parametrize("failure", [FallbackError("refused"), None, RuntimeError("bug")])
-async def test_other_exchanges_are_asked_in_turn_when_home_fails(
-    world: World, failure: Exception | None
+async def test_another_exchange_is_asked_when_home_fails(world: World, failure: Exception | None) -> None:
+    world.fallback.answers = {"coinbase": failure, "kraken": world.polled("2", source="kraken-rest")}
+    assert seen(await price(world)) == ("2", "kraken-rest", 3, False)
+    assert [exchange for _, exchange in world.fallback.asked] == ["coinbase", "kraken"]
+
+
+async def test_question_causes_no_more_requests_than_it_may(world: World) -> None:
+    world.fallback.answers["okx"] = world.polled("3", source="okx-rest")
+    assert (await refusal(world)).code == "unavailable"
+    assert [exchange for _, exchange in world.fallback.asked] == ["coinbase", "kraken"]
+    assert seen(await price(world))[1] == "okx-rest"  # the failures are remembered, and cost nothing now
+
+
+async def test_exchange_whose_rate_is_spent_is_passed_over_and_asked_as_soon_as_it_may_be(
+    world: World,
 ) -> None:
-    world.fallback.answers = {
-        "coinbase": failure,
-        "kraken": failure,
-        "okx": world.polled("3", source="okx-rest"),
-    }
-    assert seen(await price(world)) == ("3", "okx-rest", 3, False)
-    assert [exchange for _, exchange in world.fallback.asked] == ["coinbase", "kraken", "okx"]
+    world.fallback.spent = {"coinbase", "kraken"}
+    world.fallback.answers["okx"] = world.polled("3", source="okx-rest")
+    assert seen(await price(world))[1] == "okx-rest"
+    world.tier2.prices.clear()
+    world.fallback.spent.clear()
+    world.fallback.answers["coinbase"] = world.polled("1")
+    assert seen(await price(world))[1] == "coinbase-rest"
+    assert world.counters.seen()["rest_fallbacks"] == 2
+
+
+@pytest.mark.parametrize(("max_age_ms", "requests"), [(0, 0), (249, 0), (250, 2)])
+async def test_age_out_of_reach_of_rest_asks_nobody_while_the_board_is_fresh(
+    world: World, max_age_ms: int, requests: int
+) -> None:
+    world.tick("BTC", "okx", "1", delay_ms=300)
+    problem = await refusal(world, max_age_ms=max_age_ms)
+    assert (problem.code, problem.figures["age_ms"]) == ("stale", 300)
+    assert len(world.fallback.asked) == requests
+
+
+async def test_age_out_of_reach_of_rest_is_tried_when_the_board_is_stale(world: World) -> None:
+    world.tick("BTC", "coinbase", "1")
+    world.clock.forward(TTL_MS + 1)
+    world.fallback.answers["coinbase"] = world.polled("2")
+    assert seen(await price(world, max_age_ms=0))[1] == "coinbase-rest"
+
+
+async def test_exchange_that_does_not_tell_when_it_traded_is_not_asked_for_an_age(world: World) -> None:
+    world.fallback.untimed = {"coinbase", "kraken"}
+    world.fallback.answers["okx"] = world.polled("3", source="okx-rest")
+    assert seen(await price(world, max_age_ms=5_000))[1] == "okx-rest"
+    assert world.fallback.asked == [("BTC", "okx")]
 
 
 async def test_exchange_asked_for_is_the_only_one_asked_over_rest(world: World) -> None:
