@@ -3,7 +3,7 @@
 One writer, any number of readers, no lock. Every store that a reader may meet is a C11 atomic, so the order
 holds on ARM as well as on x86. Numbers are in the machine's own byte order; the magic tells a foreign one.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 cdef extern from *:
@@ -39,6 +39,7 @@ cdef enum:
     EXCHANGE_INDEX = 128     # entries; a power of two, at least twice the rows
     PRICE_WORDS = 10         # 64-bit words of a PriceCopy that are copied
     PRICE_CHECKED = 72       # bytes of a PriceCopy under its CRC
+    NAME_WORDS = 5           # 64-bit words at the start of an ExchangeEntry: the name, its length, zeros
     LABELS_WORDS = 11
     LABELS_CHECKED = 80
     STATUS_TRIES = 8
@@ -50,14 +51,14 @@ cdef struct Header:                    # 64 bytes
     uint64_t size                      # bytes of the whole board
     uint32_t index_entries             # of the asset index: a power of two, at least twice the asset rows
     uint32_t assets                    # asset rows in use; only grows
-    uint32_t exchanges                 # exchange rows in use; only grows
+    uint32_t exchanges                 # exchange rows in use; only grows, then rows without a place are used again
     uint32_t reserved
     uint64_t generation                # how many writers there have been
     int64_t writer_pid
     int64_t heartbeat_mono_ns          # CLOCK_MONOTONIC of the writer's last beat
 
 cdef struct Labels:                    # 88 bytes, latched: what a reader says beside an exchange's prices
-    uint16_t source_length
+    uint16_t source_length             # 0: the row is nobody's
     uint16_t quote_length
     uint32_t edition                   # raised when a label changes; prices of another edition are misses
     char source[SOURCE_BYTES]
@@ -66,14 +67,14 @@ cdef struct Labels:                    # 88 bytes, latched: what a reader says b
     uint32_t zero
 
 cdef struct ExchangeEntry:             # 256 bytes
-    char name[NAME_BYTES]                      # never changes once indexed
-    uint8_t name_length
+    char name[NAME_BYTES]                      # changes only while the labels are nobody's
+    uint8_t name_length                # 0 while the name changes
     uint8_t reserved[19]
     uint32_t edition                   # that of the labels
     uint64_t sequence                  # of the labels' latch
     Labels labels[2]
     uint64_t ticks                     # written to any slot of this exchange; in another cache line than the name
-    int64_t last_tick_mono_ns
+    int64_t last_tick_mono_ns          # when the newest trade took place, as CLOCK_MONOTONIC; 0 = none yet
 
 cdef struct AssetEntry:                # 320 bytes
     char name[NAME_BYTES]                      # never changes once indexed
@@ -167,9 +168,28 @@ cdef inline int64_t find_asset(const Board* board, const char* name, size_t leng
 
 
 cdef inline int64_t find_exchange(const Board* board, const char* name, size_t length) noexcept nogil:
+    """Row of an exchange. It can be given to another one: who reads a price by it asks `is_still` afterwards."""
     return find_row(
         board.exchange_index, EXCHANGE_INDEX, <const char*>board.exchanges, sizeof(ExchangeEntry), name, length
     )
+
+
+cdef inline void read_name(const ExchangeEntry* entry, uint64_t* out) noexcept nogil:
+    """Copy out the name's words; what is read after this call is newer than they are."""
+    cdef size_t i
+    for i in range(NAME_WORDS):
+        out[i] = load64(&(<const word*>entry)[i], RELAXED)
+    fence(ACQUIRE)
+
+
+cdef inline bint is_still(const Board* board, uint32_t exchange, const char* name, size_t length) noexcept nogil:
+    """Whether a row has the name by which it was found; then a price read in between is that exchange's.
+
+    A row has no price before it has its new name, so a price of the next exchange shows the new name as well.
+    """
+    cdef uint64_t now[NAME_WORDS]
+    read_name(&board.exchanges[exchange], now)
+    return (<const uint8_t*>now)[NAME_BYTES] == length and memcmp(now, name, length) == 0
 
 
 cdef inline bint latch_read(

@@ -17,7 +17,11 @@ def format_board(buffer: object, slots: int) -> None:
     """Make *buffer*, writable and exactly of that size, an empty board."""
 
 class ExchangeRow(NamedTuple):
-    """One exchange as the board knows it; *ticks* counts what was written since the board was made."""
+    """One exchange as the board knows it.
+
+    *ticks* counts what was written since it came. *last_tick_mono_ns* is when its newest trade took place, as
+    CLOCK_MONOTONIC; 0 for none. An old trade that arrives now is as old there as it is.
+    """
 
     name: str
     source: str
@@ -82,8 +86,11 @@ class BoardReader:
     def home(self, asset: str) -> str | None:
         """Name the exchange that answers for *asset* by default."""
 
+    def assets(self) -> list[str]:
+        """List every asset that ever had a place or a home, in the order in which they came."""
+
     def exchanges(self) -> list[ExchangeRow]:
-        """List the exchanges in the order in which they came."""
+        """List the exchanges in the order of their rows."""
 
     def status(self) -> bytes:
         """Give the last status document; empty before the first."""
@@ -118,7 +125,11 @@ class BoardWriter(BoardReader):
 
     def __init__(self, buffer: object, pid: int, mono_ns: int) -> None: ...
     def set_exchange(self, name: str, *, source: str, quote: str) -> None:
-        """Add an exchange, or change its labels: prices written under other labels become misses."""
+        """Add an exchange, or change its labels: prices written under other labels become misses.
+
+        Where all rows are taken, one without a place is used again: its exchange is forgotten and is no home
+        any more. Raises BoardFull when every exchange has a place.
+        """
 
     def place(self, asset: str, exchange: str) -> int:
         """Give the slot of *asset* on *exchange*, taken now if need be; the same again for the same pair.

@@ -164,13 +164,36 @@ cdef inline void write_labels(ExchangeEntry* entry, Labels* value) noexcept nogi
     store32(&entry.edition, value.edition, RELEASE)
 
 
-cdef void index_row(uint64_t* index, uint32_t entries, const char* row, uint32_t number) noexcept nogil:
-    """Make a finished row findable."""
+cdef inline bint is_outdated(uint64_t entry, const char* rows, size_t row_bytes) noexcept nogil:
+    """Whether an index entry leads to a row that has another name by now."""
+    cdef const char* row = rows + <size_t>(<uint32_t>entry - 1) * row_bytes
+    return entry >> 32 != hash_name(row, <uint8_t>row[NAME_BYTES]) >> 32
+
+
+cdef void index_row(
+    uint64_t* index, uint32_t entries, const char* rows, size_t row_bytes, uint32_t number
+) noexcept nogil:
+    """Make a finished row findable. Outdated entries are written over, never emptied: readers probe across them."""
+    cdef const char* row = rows + number * row_bytes
     cdef uint64_t hashed = hash_name(row, <uint8_t>row[NAME_BYTES])
     cdef uint32_t place = <uint32_t>hashed & (entries - 1)
-    while index[place] != 0:
+    while index[place] != 0 and not is_outdated(index[place], rows, row_bytes):
         place = (place + 1) & (entries - 1)
     store64(<word*>&index[place], hashed >> 32 << 32 | (number + 1), RELEASE)
+
+
+cdef void index_exchange(Board* board, uint32_t row) noexcept nogil:
+    cdef ExchangeEntry* entry = &board.exchanges[row]
+    if entry.name_length and find_exchange(board, entry.name, entry.name_length) < 0:
+        index_row(board.exchange_index, EXCHANGE_INDEX, <const char*>board.exchanges, sizeof(ExchangeEntry), row)
+
+
+cdef void index_asset(Board* board, uint32_t row) noexcept nogil:
+    cdef AssetEntry* entry = &board.assets[row]
+    if find_asset(board, entry.name, entry.name_length) < 0:
+        index_row(
+            board.asset_index, board.header.index_entries, <const char*>board.assets, sizeof(AssetEntry), row
+        )
 
 
 # -- texts -----------------------------------------------------------------------------------------------------------
@@ -304,11 +327,15 @@ cdef class BoardReader:
         cdef Labels labels
         if known is not None and known.edition == load32(&entry.edition, ACQUIRE):
             return known
-        if not read_labels(&self.board, exchange, &labels, &self.counts):
+        cdef uint64_t name[NAME_WORDS]
+        if not read_labels(&self.board, exchange, &labels, &self.counts) or labels.source_length == 0:
             return None
+        read_name(entry, name)
+        if <int32_t>(load32(&entry.edition, RELAXED) - labels.edition) > 0:
+            return None  # the row was given away meanwhile: the name may be the next exchange's
         known = Sources.__new__(Sources)
         known.edition = labels.edition
-        known.name = text_of(entry.name, entry.name_length)
+        known.name = text_of(<const char*>name, (<const uint8_t*>name)[NAME_BYTES])
         known.source = text_of(labels.source, labels.source_length)
         known.quote = text_of(labels.quote, labels.quote_length)
         self.sources[exchange] = known
@@ -333,7 +360,11 @@ cdef class BoardReader:
     def get(self, str asset not None, str exchange not None):
         cdef int64_t row = self.asset_row(asset), column = self.exchange_row(exchange)
         cdef PriceCopy found
+        cdef Py_ssize_t length = 0
         if row < 0 or column < 0 or not read_price(&self.board, row, column, &found, &self.counts):
+            return None
+        cdef const char* name = utf8_of(exchange, &length)
+        if not is_still(&self.board, column, name, length):
             return None
         return self.make_price(asset, &found)
 
@@ -361,10 +392,18 @@ cdef class BoardReader:
     def home(self, str asset not None):
         cdef int64_t row = self.asset_row(asset)
         cdef uint8_t home = 0 if row < 0 else load8(&self.board.assets[row].home, ACQUIRE)
-        if home == 0:
-            return None
-        cdef ExchangeEntry* entry = &self.board.exchanges[home - 1]
-        return text_of(entry.name, entry.name_length)
+        cdef Sources sources = None if home == 0 else self.sources_of(home - 1)
+        if sources is None or load8(&self.board.assets[row].home, ACQUIRE) != home:
+            return None  # a row is no home before it is given away
+        return sources.name
+
+    def assets(self):
+        cdef uint32_t row
+        self.check_open()
+        return [
+            text_of(self.board.assets[row].name, self.board.assets[row].name_length)
+            for row in range(load32(&self.board.header.assets, ACQUIRE))
+        ]
 
     def exchanges(self):
         cdef uint32_t exchange
@@ -503,8 +542,7 @@ cdef class BoardWriter(BoardReader):
         cdef Labels labels
         for row in range(self.board.header.exchanges):
             entry = &self.board.exchanges[row]
-            if find_exchange(&self.board, entry.name, entry.name_length) < 0:
-                index_row(self.board.exchange_index, EXCHANGE_INDEX, entry.name, row)
+            index_exchange(&self.board, row)
             if read_labels(&self.board, row, &labels, &self.counts):
                 write_labels(entry, &labels)
 
@@ -513,8 +551,7 @@ cdef class BoardWriter(BoardReader):
         cdef AssetEntry* entry
         for row in range(self.board.header.assets):
             entry = &self.board.assets[row]
-            if find_asset(&self.board, entry.name, entry.name_length) < 0:
-                index_row(self.board.asset_index, self.board.header.index_entries, entry.name, row)
+            index_asset(&self.board, row)
             for exchange in range(self.board.header.exchanges):
                 slot = entry.slots[exchange]
                 if 0 < slot <= self.board.header.slots:
@@ -563,16 +600,58 @@ cdef class BoardWriter(BoardReader):
 
     cdef int append_exchange(self, str name, Labels* labels) except -1:
         cdef uint32_t row = self.board.header.exchanges
-        if row == MAX_EXCHANGES:
-            raise BoardFull("exchanges", MAX_EXCHANGES)
         cdef ExchangeEntry* entry = &self.board.exchanges[row]
+        cdef uint64_t named[NAME_WORDS]
+        memset(named, 0, sizeof(named))
+        (<uint8_t*>named)[NAME_BYTES] = copy_text(<char*>named, name, NAME_BYTES, "an exchange's name")
+        if row == MAX_EXCHANGES:
+            self.take_over_row(self.unused_exchange(), named, labels)
+            return 0
         memset(entry, 0, sizeof(ExchangeEntry))
-        entry.name_length = copy_text(entry.name, name, NAME_BYTES, "an exchange's name")
+        memcpy(entry, named, sizeof(named))
         labels.edition = 1
         write_labels(entry, labels)
         store32(&self.board.header.exchanges, row + 1, RELEASE)
-        index_row(self.board.exchange_index, EXCHANGE_INDEX, entry.name, row)
+        index_exchange(&self.board, row)
         return 0
+
+    cdef int64_t unused_exchange(self) except -1:
+        """The first exchange row that has no place."""
+        cdef bint used[MAX_EXCHANGES]
+        cdef uint32_t slot, row
+        memset(used, 0, sizeof(used))
+        for slot in range(self.board.header.slots):
+            if self.owners[slot].placed:
+                used[self.owners[slot].exchange] = True
+        for row in range(MAX_EXCHANGES):
+            if not used[row]:
+                return row
+        raise BoardFull("exchanges", MAX_EXCHANGES)
+
+    cdef void take_over_row(self, uint32_t row, const uint64_t* named, Labels* labels) noexcept:
+        """Give an unused row to another exchange; to readers it is nobody's while its name changes.
+
+        No home leads to it and it has the labels of nobody before the name is touched; without a length no
+        half-written name is found. A reader that looked the old name up before finds no price or another name.
+        """
+        cdef ExchangeEntry* entry = &self.board.exchanges[row]
+        cdef Labels nobody
+        cdef uint32_t asset
+        for asset in range(self.board.header.assets):
+            if self.board.assets[asset].home == row + 1:
+                store8(&self.board.assets[asset].home, 0, RELEASE)
+        memset(&nobody, 0, sizeof(nobody))
+        nobody.edition = entry.edition + 1
+        write_labels(entry, &nobody)
+        fence(RELEASE)  # the edition of nobody before the name's first word
+        store64(&(<word*>entry)[NAME_WORDS - 1], 0, RELEASE)
+        put_words(entry, NAME_WORDS - 1, named)
+        store64(<word*>&entry.ticks, 0, RELAXED)
+        store_time(&entry.last_tick_mono_ns, 0, RELAXED)
+        store64(&(<word*>entry)[NAME_WORDS - 1], named[NAME_WORDS - 1], RELEASE)
+        labels.edition = nobody.edition + 1
+        write_labels(entry, labels)
+        index_exchange(&self.board, row)
 
     cdef int64_t asset_row_for(self, str asset) except -1:
         """The asset's row, appended when it is new: first the row, then the count, then the index."""
@@ -586,7 +665,7 @@ cdef class BoardWriter(BoardReader):
         memset(entry, 0, sizeof(AssetEntry))
         entry.name_length = copy_text(entry.name, asset, NAME_BYTES, "an asset's name")
         store32(&self.board.header.assets, row + 1, RELEASE)
-        index_row(self.board.asset_index, self.board.header.index_entries, entry.name, row)
+        index_asset(&self.board, row)
         return row
 
     cdef int64_t known_exchange(self, str exchange) except -1:
@@ -659,7 +738,10 @@ cdef class BoardWriter(BoardReader):
         value.received_mono_ns = received_mono_ns
         write_slot(&self.board.slots[slot], &value)
         store64(<word*>&exchange.ticks, exchange.ticks + 1, RELAXED)
-        store_time(&exchange.last_tick_mono_ns, received_mono_ns, RELAXED)
+        cdef int64_t late_ns = received_ns - traded_ns
+        cdef int64_t traded_mono_ns = received_mono_ns - (late_ns if late_ns > 0 else 0)
+        if traded_mono_ns > exchange.last_tick_mono_ns:
+            store_time(&exchange.last_tick_mono_ns, traded_mono_ns, RELAXED)
 
     def clear(self, uint32_t slot):
         self.check_placed(slot)

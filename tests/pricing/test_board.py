@@ -174,17 +174,76 @@ def test_asset_rows_run_out_with_a_message(writer: BoardWriter) -> None:
         writer.place("B", "okx")
 
 
-def test_exchange_rows_run_out_with_a_message(writer: BoardWriter) -> None:
-    for number in range(MAX_EXCHANGES - 2):
-        writer.set_exchange(f"e{number}", source="s", quote="USD")
+def crowded_board() -> tuple[bytearray, BoardWriter]:
+    """A board whose every exchange row has a price."""
+    buffer = make_buffer(slots=MAX_EXCHANGES + 1)
+    writer = BoardWriter(buffer, pid=1, mono_ns=0)
+    for number in range(MAX_EXCHANGES):
+        writer.set_exchange(f"e{number}", source=f"s{number}", quote="USD")
+        put(writer, "BTC", f"e{number}", str(number))
+    return buffer, writer
+
+
+def test_exchange_rows_that_all_have_places_run_out_with_a_message() -> None:
+    _, writer = crowded_board()
     with pytest.raises(BoardFull, match="all 64 exchanges are taken"):
         writer.set_exchange("one more", source="s", quote="USD")
-    assert text(writer.get("X", "e61") or _placed(writer, "X", "e61")) == "1"
+    assert text(writer.get("BTC", "e63")) == "63"
 
 
-def _placed(writer: BoardWriter, asset: str, exchange: str) -> Price | None:
-    put(writer, asset, exchange, "1")
-    return writer.get(asset, exchange)
+def test_exchange_row_without_a_place_is_used_again() -> None:
+    buffer, writer = crowded_board()
+    reader = BoardReader(buffer)
+    assert [row.name for row in reader.exchanges()][5] == "e5"
+    writer.set_home("BTC", "e5")
+    writer.remove("BTC", "e5")
+    writer.set_exchange("next", source="next-ws", quote="USDT")
+    assert tuple(reader.exchanges()[5]) == ("next", "next-ws", "USDT", 0, 0)
+    assert (reader.get("BTC", "e5"), reader.get("BTC", "next"), reader.home("BTC")) == (None, None, None)
+    put(writer, "BTC", "next", "7")
+    assert (reader.get("BTC", "e5"), text(reader.get("BTC", "next"))) == (None, "7")
+    assert [price.exchange for price in reader.all("BTC")][5] == "next"
+    with pytest.raises(KeyError):
+        writer.place("BTC", "e5")
+
+
+def test_exchanges_without_end_come_and_go() -> None:
+    """The index of 128 entries would be full of old names after so many."""
+    buffer, writer = crowded_board()
+    reader = BoardReader(buffer)
+    gone = "e63"
+    for number in range(1000):
+        writer.remove("BTC", gone)
+        name = f"n{number % 200}"
+        writer.set_exchange(name, source=f"{name}-ws", quote="USD")
+        put(writer, "BTC", name, str(number))
+        assert reader.get("BTC", gone) is None
+        assert text(reader.get("BTC", name)) == str(number)
+        gone = name
+    assert len(reader.exchanges()) == MAX_EXCHANGES
+    assert [text(reader.get("BTC", f"e{number}")) for number in range(63)] == [str(n) for n in range(63)]
+
+
+def test_age_of_an_exchange_is_that_of_its_newest_trade(writer: BoardWriter, reader: BoardReader) -> None:
+    def newest() -> int:
+        return reader.exchanges()[1].last_tick_mono_ns
+
+    slot = writer.place("BTC", "okx")
+    writer.write(slot, "1", 100, 400, 5000)
+    assert newest() == 4700
+    writer.write(writer.place("ETH", "okx"), "1", 100, 500, 5100)
+    assert newest() == 4700, "an older trade makes nothing fresh"
+    writer.write(slot, "1", 700, 600, 5200)
+    assert newest() == 5200, "an exchange whose clock is ahead"
+    writer.write(slot, "1", 0, 10**18, 5300)
+    assert newest() == 5200
+
+
+def test_assets_are_listed_as_they_came(writer: BoardWriter, reader: BoardReader) -> None:
+    put(writer, "BTC", "okx", "1")
+    writer.set_home("ETH", None)
+    writer.remove("BTC", "okx")
+    assert reader.assets() == ["BTC", "ETH"]
 
 
 def test_removed_price_is_a_miss_and_its_slot_is_reused(writer: BoardWriter, reader: BoardReader) -> None:
@@ -542,6 +601,11 @@ class BoardAndTwin(RuleBasedStateMachine):
     def set_exchange(self, name: str, source: str, quote: str) -> None:
         self.both("set_exchange", name, source=source, quote=quote)
 
+    @rule()
+    def set_many_exchanges(self) -> None:
+        for number in range(MAX_EXCHANGES):
+            self.both("set_exchange", f"e{number}", source="e-ws", quote="USD")
+
     @rule(asset=NAMES, exchange=EXCHANGES)
     def place(self, asset: str, exchange: str) -> None:
         self.both("place", asset, exchange)
@@ -629,7 +693,22 @@ def history() -> bytearray:
     return buffer
 
 
-def killed_at_each_store(step: Callable[[Any], object]) -> Iterator[bytearray]:
+def crowded_history() -> bytearray:
+    """Sixty-four exchanges, of which the second is without a price and BTC's home."""
+    buffer = history()
+    with BoardWriter(buffer, pid=1, mono_ns=0) as writer:
+        for number in range(2, MAX_EXCHANGES):
+            writer.set_exchange(f"e{number}", source="e-ws", quote="USD")
+        writer.place("BTC", "coinbase")
+        writer.remove("BTC", "okx")
+        writer.remove("ETH", "okx")
+        writer.set_home("BTC", "okx")
+    return buffer
+
+
+def killed_at_each_store(
+    step: Callable[[Any], object], history: Callable[[], bytearray] = history
+) -> Iterator[bytearray]:
     """The memory as a writer leaves it that dies before its first store, its second, … and after its last."""
     for stores in range(10_000):
         buffer = history()
@@ -648,9 +727,18 @@ def killed_at_each_store(step: Callable[[Any], object]) -> Iterator[bytearray]:
 def test_writer_killed_at_any_store_leaves_whole_values_and_is_repaired(
     step: Callable[[Any], object],
 ) -> None:
-    whole = wholes(step)
-    *_, finished = killed_at_each_store(step)
-    for buffer in killed_at_each_store(step):
+    try_every_kill(step, history)
+
+
+@pytest.mark.parametrize("name", ["kraken", "an exchange with a longer name", "okxx", "ok"])
+def test_writer_killed_while_it_gives_a_row_away_leaves_whole_values_and_is_repaired(name: str) -> None:
+    try_every_kill(lambda w: w.set_exchange(name, source="new-ws", quote="USD"), crowded_history)
+
+
+def try_every_kill(step: Callable[[Any], object], history: Callable[[], bytearray]) -> None:
+    whole = wholes(step, history)
+    *_, finished = killed_at_each_store(step, history)
+    for buffer in killed_at_each_store(step, history):
         reader = BoardReader(buffer)
         assert seen(reader) in whole
         assert reader.read_counts["exhausted"] == 0
@@ -663,10 +751,10 @@ def test_writer_killed_at_any_store_leaves_whole_values_and_is_repaired(
         assert rows_in_use(buffer) == rows_in_use(finished)
 
 
-def wholes(step: Callable[[Any], object]) -> list[dict[str, object]]:
+def wholes(step: Callable[[Any], object], history: Callable[[], bytearray]) -> list[dict[str, object]]:
     """What may be seen: every state between the step's changes of anything visible, in their order."""
     states: list[dict[str, object]] = []
-    for buffer in killed_at_each_store(step):
+    for buffer in killed_at_each_store(step, history):
         state = seen(twin.BoardReader(buffer))
         if not states or state != states[-1]:
             states.append(state)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pricing._board import BoardReader, Price
-from tests.pricing.board_writer import NODE, SLOTS, TEXTS
+from tests.pricing.board_writer import CROWDED_SLOTS, IN_TURN, NODE, SLOTS, TEXTS
 from tests.twins import board as layout
 from trinity_site.exceptions import SecondWriter
 from trinity_site.shared_memory import (
@@ -39,9 +39,9 @@ def sizes(name: str, ordinary: int, full: int) -> pytest.MarkDecorator:
 
 
 @contextmanager
-def writing(data_dir: Path) -> Iterator[subprocess.Popen[str]]:
+def writing(data_dir: Path, *how: str) -> Iterator[subprocess.Popen[str]]:
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.pricing.board_writer", str(data_dir)],
+        [sys.executable, "-m", "tests.pricing.board_writer", str(data_dir), *how],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,
@@ -203,3 +203,21 @@ def stop_in_mid_write(pid: int, raw: Segment, reader: BoardReader) -> None:
         os.kill(pid, signal.SIGCONT)
         os.waitid(os.P_PID, pid, os.WCONTINUED)
     pytest.fail("the writer was never caught inside a write")
+
+
+@sizes("reads", 200_000, full=20_000_000)
+def test_price_is_never_told_under_the_name_of_another_exchange(reads: int, tmp_path: Path) -> None:
+    opened = open_board_reader(NODE, tmp_path, slots=CROWDED_SLOTS)
+    reader, seen = opened.view, dict.fromkeys(IN_TURN, 0)
+    with writing(tmp_path, "turns") as child, apart(child.pid):
+        for _ in range(reads):
+            for name in IN_TURN:
+                price = reader.get("BTC", name)
+                if price is not None:
+                    seen[name] += 1
+                    assert (price.exchange, price.source, price.price) == (name, f"{name}-ws", IN_TURN[name])
+            best = reader.best("BTC", 0, 1)
+            assert best is None or best.price == IN_TURN[best.exchange]
+    opened.close()
+    print(f"{reads=} {seen=}")  # noqa: T201
+    assert all(seen.values())

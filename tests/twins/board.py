@@ -176,11 +176,16 @@ class BoardReader:
         return self._asset_at(asset) + ASSET_SLOTS + exchange * 4
 
     def _labels(self, exchange: int) -> tuple[int, str, str] | None:
+        """The edition and the texts; None for a row that is nobody's."""
         value = self._latched(self._exchange_at(exchange) + LABELS_AT, LABELS_BYTES, LABELS.size, gap=8)
         if value is None:
             return None
         source_length, quote_length, edition, source, quote = LABELS.unpack(value)
-        return edition, source[:source_length].decode(), quote[:quote_length].decode()
+        return (
+            (edition, source[:source_length].decode(), quote[:quote_length].decode())
+            if source_length
+            else None
+        )
 
     def _price(self, name: str, asset: int, exchange: int) -> Price | None:
         entry = self._u32(self._entry_at(asset, exchange))
@@ -217,7 +222,11 @@ class BoardReader:
     def home(self, asset: str) -> str | None:
         row = self._asset(asset)
         home = 0 if row is None else self._memory[self._asset_at(row) + HOME]
-        return self._name(self._exchange_at(home - 1)).decode() if home else None
+        named = home and self._labels(home - 1) is not None
+        return self._name(self._exchange_at(home - 1)).decode() if named else None
+
+    def assets(self) -> list[str]:
+        return [self._name(self._asset_at(row)).decode() for row in range(self._u32(ASSETS))]
 
     def exchanges(self) -> list[ExchangeRow]:
         return list(self._exchange_rows())
@@ -296,11 +305,22 @@ class BoardWriter(BoardReader):
         self._latch(at + LABELS_AT, LABELS_BYTES, checked(value), gap=8)
         self._store(at + EDITION, "I", LABELS.unpack(value)[2])
 
-    def _index(self, index: int, entries: int, name: bytes, row: int) -> None:
+    def _index(self, index: int, entries: int, rows: int, row_bytes: int, row: int) -> None:
+        name = self._name(rows + row * row_bytes)
+        if not name or self._find(index, entries, rows, row_bytes, name) is not None:
+            return
         place = hash_name(name)
-        while self._u64(index + place % entries * 8):
+        while entry := self._u64(index + place % entries * 8):
+            if entry >> 32 != hash_name(self._name(rows + ((entry & 0xFFFF_FFFF) - 1) * row_bytes)) >> 32:
+                break  # outdated: the row has another name by now
             place += 1
         self._store(index + place % entries * 8, "Q", hash_name(name) >> 32 << 32 | row + 1)
+
+    def _index_exchange(self, row: int) -> None:
+        self._index(self._at.exchange_index, EXCHANGE_INDEX, self._at.exchanges, EXCHANGE_BYTES, row)
+
+    def _index_asset(self, row: int) -> None:
+        self._index(self._at.asset_index, self._at.entries, self._at.assets, ASSET_BYTES, row)
 
     # -- taking over
 
@@ -308,18 +328,12 @@ class BoardWriter(BoardReader):
         at = self._at
         for column in range(self._u32(EXCHANGES)):
             row = self._exchange_at(column)
-            if (
-                self._find(at.exchange_index, EXCHANGE_INDEX, at.exchanges, EXCHANGE_BYTES, self._name(row))
-                is None
-            ):
-                self._index(at.exchange_index, EXCHANGE_INDEX, self._name(row), column)
+            self._index_exchange(column)
             labels = self._latched(row + LABELS_AT, LABELS_BYTES, LABELS.size, gap=8)
             if labels is not None:
                 self._latch_labels(column, labels)
         for asset in range(self._u32(ASSETS)):
-            name = self._name(self._asset_at(asset))
-            if self._find(at.asset_index, at.entries, at.assets, ASSET_BYTES, name) is None:
-                self._index(at.asset_index, at.entries, name, asset)
+            self._index_asset(asset)
             for column in range(self._u32(EXCHANGES)):
                 entry = self._u32(self._entry_at(asset, column))
                 if entry:
@@ -342,17 +356,39 @@ class BoardWriter(BoardReader):
         row = self._exchange(name)
         if row is None:
             self._append_exchange(encoded(name, NAME_BYTES), texts)
-        elif (known := self._labels(row)) is not None and known[1:] != (source, quote):
-            self._latch_labels(row, LABELS.pack(len(texts[0]), len(texts[1]), known[0] + 1, *texts))
+        elif (known := self._labels(row)) is None or known[1:] != (source, quote):
+            edition = self._u32(self._exchange_at(row) + EDITION) + 1
+            self._latch_labels(row, LABELS.pack(len(texts[0]), len(texts[1]), edition, *texts))
 
     def _append_exchange(self, name: bytes, texts: tuple[bytes, bytes]) -> None:
         row = self._u32(EXCHANGES)
         if row == MAX_EXCHANGES:
-            raise BoardFull("exchanges", MAX_EXCHANGES)
+            self._take_over_row(name, texts)
+            return
         self._store_words(self._exchange_at(row), name_row(name, EXCHANGE_BYTES))
         self._latch_labels(row, LABELS.pack(len(texts[0]), len(texts[1]), 1, *texts))
         self._store(EXCHANGES, "I", row + 1)
-        self._index(self._at.exchange_index, EXCHANGE_INDEX, name, row)
+        self._index_exchange(row)
+
+    def _take_over_row(self, name: bytes, texts: tuple[bytes, bytes]) -> None:
+        used = {column for _, column in self._owners.values()}
+        row = next((row for row in range(MAX_EXCHANGES) if row not in used), None)
+        if row is None:
+            raise BoardFull("exchanges", MAX_EXCHANGES)
+        at = self._exchange_at(row)
+        for asset in range(self._u32(ASSETS)):
+            if self._memory[self._asset_at(asset) + HOME] == row + 1:
+                self._store(self._asset_at(asset) + HOME, "B", 0)
+        edition = self._u32(at + EDITION)
+        self._latch_labels(row, LABELS.pack(0, 0, edition + 1, b"", b""))
+        words = name_row(name, NAME_BYTES + 8)
+        self._store(at + NAME_BYTES, "Q", 0)
+        self._store_words(at, words[:NAME_BYTES])
+        self._store(at + TICKS, "Q", 0)
+        self._store(at + LAST_TICK, "q", 0)
+        self._store_words(at + NAME_BYTES, words[NAME_BYTES:])
+        self._latch_labels(row, LABELS.pack(len(texts[0]), len(texts[1]), edition + 2, *texts))
+        self._index_exchange(row)
 
     def _asset_for(self, asset: str) -> int:
         known = self._asset(asset)
@@ -364,7 +400,7 @@ class BoardWriter(BoardReader):
         name = encoded(asset, NAME_BYTES)
         self._store_words(self._asset_at(row), name_row(name, ASSET_BYTES))
         self._store(ASSETS, "I", row + 1)
-        self._index(self._at.asset_index, self._at.entries, name, row)
+        self._index_asset(row)
         return row
 
     def _known_exchange(self, exchange: str) -> int:
@@ -409,7 +445,9 @@ class BoardWriter(BoardReader):
             slot, PRICE.pack(*identity, traded_ns, received_ns, received_mono_ns, price.encode())
         )
         self._store(at + TICKS, "Q", self._u64(at + TICKS) + 1)
-        self._store(at + LAST_TICK, "q", received_mono_ns)
+        traded_mono_ns = received_mono_ns - max(0, received_ns - traded_ns)
+        if traded_mono_ns > self._i64(at + LAST_TICK):
+            self._store(at + LAST_TICK, "q", traded_mono_ns)
 
     def clear(self, slot: int) -> None:
         if slot not in self._owners:
