@@ -177,7 +177,7 @@ def test_what_is_no_number_is_none(unit: str, text: str) -> None:
 @given(
     st.sampled_from(sorted(PLACES)),
     st.integers(0, 10**20 - 1),
-    st.text("0123456789", min_size=1, max_size=18),
+    st.text("0123456789", min_size=1, max_size=16),  # 40 characters in all are read
     st.sampled_from(["", "e0", "E+1", "e-3", "e9"]),
 )
 def test_unix_time_agrees_with_decimal(unit: str, whole: int, fraction: str, exponent: str) -> None:
