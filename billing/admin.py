@@ -15,7 +15,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.views.decorators.debug import sensitive_variables
 from simple_history.admin import SimpleHistoryAdmin
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
@@ -323,7 +322,6 @@ class ApiKeyAdmin(BillingAdmin):
 
     # Changing
 
-    @sensitive_variables("made")
     def save_model(self, request: HttpRequest, obj: ApiKey, form: KeyAdminForm, change: bool) -> None:
         wanted: dict[str, Any] = {  # Any: keywords of several types
             "name": obj.name,
@@ -343,13 +341,10 @@ class ApiKeyAdmin(BillingAdmin):
     ) -> HttpResponse:
         return self._shown_once(request, obj.made)  # type: ignore[attr-defined]  # as above
 
-    @sensitive_variables("made")
     def _shown_once(self, request: HttpRequest, made: NewKey) -> HttpResponse:
         """Answer with the text itself: a page to be redirected to would have to keep it somewhere."""
-        context = {"key": made.key, "text": made.text, "title": "New API key", "subtitle": made.key.name}
-        response = self._page(request, "created", context)
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        context = {"key": made.key, "made": made, "title": "New API key", "subtitle": made.key.name}
+        return self._page(request, "created", context)  # never cached, like every page of the command centre
 
     def get_urls(self) -> list[URLPattern]:
         def own(name: str, view: Callable[..., HttpResponse]) -> URLPattern:

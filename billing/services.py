@@ -16,7 +16,6 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import F
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from billing import keys
 from billing.authors import Author, Door
@@ -48,7 +47,7 @@ PLAN_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key with its text, which is told once and kept nowhere."""
+    """A key with its text, which is told once and kept nowhere. Pass it whole: error pages show variables."""
 
     key: ApiKey
     text: str = field(repr=False)
@@ -144,7 +143,6 @@ def user_changed(*, user: User) -> None:
 # Keys
 
 
-@sensitive_variables("text", "made")
 @transaction.atomic
 def create_key(
     *,
@@ -166,7 +164,6 @@ def create_key(
     return _issue(key, number, author)
 
 
-@sensitive_variables("made")
 @transaction.atomic
 def first_key(*, name: str, plan: str, author: Author) -> NewKey | None:
     """Make a key of this node's own account on *plan*, where there is no key at all."""
@@ -191,7 +188,6 @@ def change_key(
     return key
 
 
-@sensitive_variables("made")
 @transaction.atomic
 def rotate_key(*, key: ApiKey, author: Author, overlap_h: int = OVERLAP_H) -> NewKey:
     """Make a key like *key*, which stays valid for *overlap_h* more hours."""
@@ -222,7 +218,6 @@ def revoke_key(*, key: ApiKey, author: Author) -> ApiKey:
     return key
 
 
-@sensitive_variables()
 def find_key(name: str, among: KeyQuerySet | None = None) -> ApiKey:
     """Return the key that an id, a prefix or the whole text names; KeyNotFound when none or several do."""
     rows = (ApiKey.objects.all() if among is None else among).select_related("account__user", "account__plan")
@@ -240,13 +235,13 @@ def find_key(name: str, among: KeyQuerySet | None = None) -> ApiKey:
     return found[0]
 
 
-@sensitive_variables("text")
 def _issue(key: ApiKey, number: int, author: Author) -> NewKey:
-    text = keys.generate(secrets.token_bytes)
-    key.prefix, key.digest, key.revision = text[: keys.SHOWN_CHARACTERS], keys.digest(text), number
+    made = NewKey(key, keys.generate(secrets.token_bytes))
+    key.prefix, key.digest = made.text[: keys.SHOWN_CHARACTERS], keys.digest(made.text)
+    key.revision = number
     _validate(key, KeyRefused)
     _save(key, author)
-    return NewKey(key, text)
+    return made
 
 
 def _describe(key: ApiKey, *, name: str, scopes: Iterable[str], networks: Iterable[str]) -> None:

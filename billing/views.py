@@ -10,7 +10,6 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods
 
 from billing import services
@@ -133,10 +132,9 @@ def _own(account: Account, key_id: int) -> ApiKey:
         raise Http404 from error
 
 
-@sensitive_variables("made")
 def _shown_once(request: HttpRequest, made: NewKey) -> HttpResponse:
     """Answer with the text itself: a page to be redirected to would have to keep it somewhere."""
-    return _page(request, "key_created", {"key": made.key, "text": made.text})
+    return _page(request, "key_created", {"key": made.key, "made": made})
 
 
 def _told(request: HttpRequest, level: int, text: str) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""No key's text is anywhere but in the one answer that shows it: not in the database, the logs, or an error page."""
+"""No key's text is anywhere but in the one answer that shows it: no table, no log, no error page has it."""
 
 import io
 import logging
@@ -46,7 +46,7 @@ def used_everywhere(admin: User) -> list[str]:
     newest = account.keys.first()
     assert newest is not None
     pages.append(customer.post(f"/account/keys/{newest.pk}/rotate/", {"overlap_h": 1}))
-    texts += [page.context["text"] for page in pages]
+    texts += [page.context["made"].text for page in pages]
     out = io.StringIO()
     call_command("apikey", "create", "--plan", "pro", stdout=out)
     texts.append(out.getvalue().splitlines()[0])

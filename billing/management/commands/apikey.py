@@ -9,7 +9,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from billing import services
 from billing.authors import Author, Door
@@ -134,7 +133,6 @@ class Command(BaseCommand):
         elif made:
             self.stdout.write(f"Demo key, on the plan {FIRST_PLAN}: {made.text} (shown only now).")
 
-    @sensitive_variables("made", "document", "lines")
     def show(self, made: NewKey, *, as_json: bool) -> None:
         key, document = made.key, {"key": made.text, **_document(made.key)}
         lines = [
