@@ -65,7 +65,7 @@ class Usage(NamedTuple):
     key_id: int
     month: int
     """202611; 0 before the first request."""
-    count: int
+    counted: int
     last_used_s: int
 
 @final

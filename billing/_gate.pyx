@@ -46,7 +46,7 @@ GateKey = namedtuple(
     "digest key_id account_id plan flags emission_ns burst cap expires_s networks revoked revision",
     defaults=(0, 0, SCOPE_PRICES | SCOPE_REPORTS, 0, 0, 0, 0, (), False, 0),
 )
-Usage = namedtuple("Usage", "row key_id month count last_used_s")
+Usage = namedtuple("Usage", "row key_id month counted last_used_s")
 
 
 # -- a key's text ----------------------------------------------------------------------------------------------------

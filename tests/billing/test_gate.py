@@ -99,7 +99,7 @@ def test_key_is_admitted_by_its_text_and_by_its_digest(writer: GateWriter, gate:
     for verdict in (ask(gate), gate.admit_digest(DIGESTS[0], 0, 0)):
         assert (verdict.code, verdict.row, verdict.key_id) == (ADMITTED, row, 100)
         assert (verdict.account_id, verdict.plan, verdict.month) == (9, 3, NOVEMBER)
-    assert gate.usage(row).count == 2
+    assert gate.usage(row).counted == 2
 
 
 def test_unknown_key_is_nobodys(writer: GateWriter, gate: Gate) -> None:
@@ -159,7 +159,7 @@ def test_rotated_key_lives_beside_the_new_one_for_the_overlap(writer: GateWriter
     old = writer.put(some_key(0, cap=10))
     codes(gate, 4)
     writer.put(some_key(0, cap=10, expires_s=50))
-    writer.restore(writer.put(some_key(1, cap=10)), NOVEMBER, gate.usage(old).count)
+    writer.restore(writer.put(some_key(1, cap=10)), NOVEMBER, gate.usage(old).counted)
     assert [ask(gate, 0, wall_s=49).cap_remaining, ask(gate, 1, wall_s=49).cap_remaining] == [5, 5]
     assert [ask(gate, 0, wall_s=50).code, ask(gate, 1, wall_s=50).code] == [EXPIRED, ADMITTED]
 
@@ -261,7 +261,7 @@ def test_looking_takes_nothing(writer: GateWriter, gate: Gate) -> None:
             1,
             0,
         )
-    assert gate.usage(row).count == 0
+    assert gate.usage(row).counted == 0
     ask(gate)
     assert ask(gate, take=False).code == QUOTA_EXCEEDED
 
@@ -269,7 +269,7 @@ def test_looking_takes_nothing(writer: GateWriter, gate: Gate) -> None:
 def test_cap_admits_exactly_so_many(writer: GateWriter, gate: Gate) -> None:
     row = writer.put(some_key(cap=3))
     assert codes(gate, 5) == [ADMITTED] * 3 + [QUOTA_EXCEEDED] * 2
-    assert gate.usage(row).count == 3
+    assert gate.usage(row).counted == 3
     refused = ask(gate, mono_ns=SECOND)
     assert (refused.cap_remaining, refused.retry_after_ns) == (0, 999 * SECOND)
 
@@ -284,7 +284,7 @@ def test_refusal_by_the_cap_takes_nothing_from_the_bucket(writer: GateWriter, ga
 def test_refusal_by_the_rate_takes_nothing_from_the_cap(writer: GateWriter, gate: Gate) -> None:
     row = writer.put(some_key(emission_ns=SECOND, burst=1, cap=2))
     assert codes(gate, 9) == [ADMITTED] + [RATE_LIMITED] * 8
-    assert gate.usage(row).count == 1
+    assert gate.usage(row).counted == 1
 
 
 def test_others_count_towards_the_cap_of_their_month_alone(writer: GateWriter, gate: Gate) -> None:
@@ -303,7 +303,7 @@ def test_partner_is_never_limited_and_always_counted(writer: GateWriter, gate: G
     for _ in range(1000):
         verdict = ask(gate)
         assert (verdict.code, verdict.partner, verdict.limit, verdict.cap) == (ADMITTED, True, 0, 0)
-    assert gate.usage(row).count == 1000
+    assert gate.usage(row).counted == 1000
 
 
 def test_changed_limits_keep_the_bucket_and_the_count(writer: GateWriter, gate: Gate) -> None:
@@ -412,7 +412,7 @@ def test_row_of_a_removed_key_is_taken_last_and_begins_anew(writer: GateWriter, 
     later = [writer.put(some_key(number)) for number in range(2, ROWS + 1)]
     assert later == [2, 3, 4, 5, rows[0]]
     assert ask(gate, ROWS).key_id == ROWS + 100
-    assert gate.usage(rows[0]).count == 1
+    assert gate.usage(rows[0]).counted == 1
     assert gate.key(rows[0]).networks == ()
     assert gate.keys == ROWS
 

@@ -254,7 +254,7 @@ def test_gate_is_shared_by_its_writer_and_those_who_judge(data_dir: Path) -> Non
         with open_gate_writer(NODE, data_dir, rows=SLOTS) as writer:
             row = writer.put(GateKey(keys.digest(text), 5))
             assert gate.admit(text.encode(), 0, 0).code == ADMITTED
-            assert writer.usage(row).count == 1
+            assert writer.usage(row).counted == 1
         assert gate.admit(text.encode(), 0, 0).code == ADMITTED
         path = segment_path(NODE, data_dir, "gate")
         assert path.exists()
