@@ -5,6 +5,7 @@ from typing import Any
 
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 16
+TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 
 class DocumentError(ValueError):
@@ -20,22 +21,22 @@ def read_document(text: bytes | str, *, most_bytes: int = MAX_BYTES) -> Any:  # 
     except DocumentError:
         raise
     except RecursionError:
-        raise DocumentError(f"The document is nested deeper than {MAX_DEPTH} levels.") from None
+        raise DocumentError(f"The document {TOO_DEEP}.") from None
     except ValueError as error:  # also an encoding that is not UTF-8, and a number of thousands of digits
         raise DocumentError(f"The document is not JSON: {error}.") from None
     if reason := unstorable(document):
-        raise DocumentError(reason)
+        raise DocumentError(f"The document {reason}.")
     return document
 
 
 def unstorable(value: Any, depth: int = 0) -> str:  # Any: JSON
     """Say why a JSON value cannot be kept in a database; empty when it can."""
     if depth > MAX_DEPTH:
-        return f"The document is nested deeper than {MAX_DEPTH} levels."
+        return TOO_DEEP
     if isinstance(value, str):
         return _unstorable_text(value)
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return "A number is out of range."
+        return "has a number that is out of range"
     children = (
         [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     )
@@ -44,11 +45,11 @@ def unstorable(value: Any, depth: int = 0) -> str:  # Any: JSON
 
 def _unstorable_text(value: str) -> str:
     if "\x00" in value:
-        return "Text must not contain null characters."
+        return "must not contain NUL"
     try:
         value.encode()
     except UnicodeEncodeError:
-        return "Text must not contain half a surrogate pair."
+        return "must not contain half a surrogate pair"
     return ""
 
 

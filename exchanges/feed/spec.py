@@ -14,6 +14,7 @@ import jsonschema
 import msgspec
 from jsonschema.exceptions import ValidationError, best_match
 
+from exchanges.documents import unstorable
 from exchanges.feed.matching import MatchError, compile_match
 from exchanges.feed.paths import Path, PathError
 from exchanges.feed.quirks import Quirks, quirks_schema, unusable
@@ -179,14 +180,9 @@ def _text(value: Any, *, limit: int = MAX_COLUMN_CHARACTERS, empty: bool = False
         raise _Refused("must not be empty")
     if len(value) > limit:
         raise _Refused(f"is longer than {limit} characters")
-    if not _is_storable(value):
-        raise _Refused("must not contain NUL or half a surrogate pair")
+    if reason := unstorable(value):
+        raise _Refused(reason)
     return value.strip()
-
-
-def _is_storable(text: str) -> bool:
-    """Tell whether every database and every JSON reader takes the text."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _name(value: Any) -> str:
@@ -253,11 +249,11 @@ def _json(value: Any) -> Any:
     """Return JSON that may come as a value or as text."""
     try:
         document = value if not isinstance(value, str) else json.loads(value) if value.strip() else {}
-        written = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        json.dumps(document, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise _Refused(f"is not JSON: {error}") from None
-    if not _is_storable(written.replace("\\u0000", "\0")):
-        raise _Refused("must not contain NUL or half a surrogate pair")
+    if reason := unstorable(document):
+        raise _Refused(reason)
     return document
 
 
