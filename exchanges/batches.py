@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 
+from exchanges.feed.spec import ASSET
 from exchanges.models import ExchangeAsset, ExchangeFeed
 
 ASSET_COLUMNS = ("asset", "symbol", "rest_symbol", "category", "enabled", "prewarm", "home")
@@ -22,7 +24,7 @@ class Batch:
         self.listings: dict[tuple[str, str], ExchangeAsset] = {}
         self._numbers: dict[tuple[str, str], int] = {}
         self._exchanges = set(ExchangeFeed.objects.values_list("name", flat=True))
-        self._known = {(one.asset, one.exchange_id): one for one in ExchangeAsset.objects.all()}
+        self._known = {(one.asset, one.exchange_id): one for one in _of_same_assets(rows)}
         self._before = {key: _values(listing) for key, listing in self._known.items()}
         for number, row in enumerate(rows):
             self._read(number, row, exchange)
@@ -85,8 +87,11 @@ class Batch:
                 )
 
     def _judge_symbols(self) -> None:
+        symbols = {listing.symbol for listing in self.listings.values()}
+        known = ExchangeAsset.objects.filter(symbol__in=symbols)
+        after = {(one.asset, one.exchange_id): one for one in known} | self.listings
         owners: dict[tuple[str, str], list[str]] = {}
-        for (asset, exchange), listing in {**self._known, **self.listings}.items():
+        for (asset, exchange), listing in after.items():
             owners.setdefault((exchange, listing.symbol), []).append(asset)
         for (asset, exchange), number in self._numbers.items():
             others = [
@@ -97,6 +102,12 @@ class Batch:
 
     def _error(self, number: int, field: str, *messages: str) -> None:
         self.errors.setdefault(f"assets[{number}].{field}".rstrip("."), []).extend(messages)
+
+
+def _of_same_assets(rows: Sequence[object]) -> QuerySet[ExchangeAsset]:
+    """Find every listing of the assets that the rows name: a home is one of all the exchanges'."""
+    names = {row["asset"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("asset"), str)}
+    return ExchangeAsset.objects.filter(asset__in=filter(ASSET.fullmatch, names))
 
 
 def _values(listing: ExchangeAsset) -> tuple[object, ...]:

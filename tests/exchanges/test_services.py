@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from exchanges.exceptions import FeedNotFound
 from exchanges.feed.spec import SpecError
@@ -296,3 +298,18 @@ def test_catalogue_holds_every_row_with_its_home(plain: ExchangeFeed, other: Exc
     assert {one.symbol for one in catalogue.assets["BTC"].listings} == {"BTC-USD", "XBT"}
     assert catalogue.assets["ETH"].home is None
     assert list(catalogue.public().assets) == ["BTC"]
+
+
+def test_symbol_of_an_asset_outside_the_batch_is_refused(plain: ExchangeFeed) -> None:
+    save_assets(rows=[BTC], exchange="plain", author=AUTHOR)
+    errors = errors_of(save_assets, rows=[{**ETH, "symbol": "BTC-USD"}], exchange="plain")
+    assert errors == {"assets[0].symbol": ["BTC has this symbol at this exchange."]}
+
+
+def test_saving_reads_only_the_rows_it_needs(plain: ExchangeFeed) -> None:
+    save_assets(rows=[BTC, ETH], exchange="plain", author=AUTHOR)
+    with CaptureQueriesContext(connection) as queries:
+        save_assets(rows=[{"asset": "BTC", "prewarm": False}], exchange="plain", author=AUTHOR)
+    read = [sql for query in queries if "exchange_asset_map" in (sql := query["sql"]) and "SELECT" in sql[:6]]
+    assert read
+    assert all("WHERE" in sql for sql in read)
