@@ -25,6 +25,7 @@ from pricing.service import FallbackError, FallbackPrice
 MAX_BODY_BYTES: Final = 262_144
 CONNECTIONS_PER_EXCHANGE: Final = 4
 KEEPALIVE_S: Final = 30.0
+CLOSE_S: Final = 1.0
 _HEADERS: Final = (
     ("Accept", "application/json"),
     ("Accept-Encoding", "identity"),  # a compressed answer could unpack to any size
@@ -80,7 +81,7 @@ class RestClient:
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
         self._exchanges: dict[str, _Exchange] = {}
         self._symbols: dict[tuple[str, str], str] = {}
-        self._retired: list[httpcore.AsyncConnectionPool] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     def follow(self, specs: Iterable[FeedSpec], listings: Iterable[Listing]) -> None:
         """Take over new tables; rows that did not change keep their connections and their rate."""
@@ -92,7 +93,7 @@ class RestClient:
                     self._exchanges[spec.name] = known.pop(spec.name)
                 else:
                     self._exchanges[spec.name] = _Exchange(spec, self._pool())
-        self._retired += [exchange.pool for exchange in known.values()]
+        self._retire(known.values())
         self._symbols = {(row.asset, row.exchange): row.asked_by_rest for row in listings if row.enabled}
 
     def knows_trades(self, exchange: str) -> bool:
@@ -107,7 +108,6 @@ class RestClient:
 
     async def latest(self, asset: str, exchange: str) -> FallbackPrice | None:
         """Ask *exchange* once for *asset*, after `admits`; FallbackError with the reason for no price."""
-        await self._close_retired()
         asked = self._exchanges.get(exchange)
         symbol = self._symbols.get((asset, exchange))
         if asked is None or symbol is None:
@@ -130,13 +130,15 @@ class RestClient:
 
     async def aclose(self) -> None:
         """Close every connection. Harmless when repeated."""
-        self._retired += [exchange.pool for exchange in self._exchanges.values()]
+        self._retire(self._exchanges.values())
         self._exchanges = {}
-        await self._close_retired()
+        await asyncio.gather(*self._closing)
 
-    async def _close_retired(self) -> None:
-        while self._retired:
-            await self._retired.pop().aclose()
+    def _retire(self, exchanges: Iterable[_Exchange]) -> None:
+        for exchange in exchanges:
+            task = asyncio.create_task(_close(exchange.pool), name=f"rest:close:{exchange.spec.name}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _pool(self) -> httpcore.AsyncConnectionPool:
         return httpcore.AsyncConnectionPool(
@@ -145,6 +147,13 @@ class RestClient:
             keepalive_expiry=KEEPALIVE_S,
             network_backend=self._backend,
         )
+
+
+async def _close(pool: httpcore.AsyncConnectionPool) -> None:
+    """Close what should close at once, for as long as that may take and no longer."""
+    with contextlib.suppress(TimeoutError):  # what is left is an idle connection, which its peer will close
+        async with asyncio.timeout(CLOSE_S):
+            await pool.aclose()
 
 
 async def ask_token(url: str, network: Network) -> bytes:
@@ -234,9 +243,9 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._writer.drain()
 
     async def aclose(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError):  # closing was the goal
-            await self._writer.wait_closed()
+        # Closing in good manners waits for a TLS peer's farewell, which may never come, and httpcore shields
+        # that wait from every time limit. Nothing that was written is still wanted.
+        self._writer.transport.abort()
 
     async def start_tls(
         self,

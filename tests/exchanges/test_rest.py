@@ -28,6 +28,7 @@ class Server:
         self.reply: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] = answer(b'{"last":"64250.10"}')
         self.requests: list[bytes] = []
         self.connections = 0
+        self.left = asyncio.Event()
         self.port = 0
         self._handlers: set[asyncio.Task[None]] = set()
 
@@ -48,6 +49,7 @@ class Server:
             pass
         finally:
             writer.close()
+            self.left.set()
 
     async def stop(self) -> None:
         for task in self._handlers:
@@ -270,6 +272,15 @@ async def test_follow_takes_a_disabled_exchange_out_and_closes_its_connections(
     assert await client.latest("BTC", "plain") is None
 
 
+async def test_connections_of_a_row_that_was_taken_out_are_closed_without_another_question(
+    client: RestClient, server: Server
+) -> None:
+    await client.latest("BTC", "plain")
+    client.follow([], [])
+    async with asyncio.timeout(5):
+        await server.left.wait()
+
+
 async def test_cancelled_request_leaves_no_task(client: RestClient, server: Server) -> None:
     asked = asyncio.Event()
 
@@ -290,8 +301,9 @@ async def test_cancelled_request_leaves_no_task(client: RestClient, server: Serv
 class Encrypted:
     """The same server over TLS, reached by a name."""
 
-    def __init__(self, tmp_path: Path, *, certified: str, days: int = 1) -> None:
+    def __init__(self, tmp_path: Path, *, certified: str, days: int = 1, timeout_s: float = 2.0) -> None:
         self.server = Server()
+        self.timeout_s = timeout_s
         self.server_tls, self.client_tls = self_signed(tmp_path, certified, days=days)
 
     async def ask(self, *, trusted: bool = True) -> str:
@@ -301,7 +313,7 @@ class Encrypted:
         listener = await asyncio.start_server(self.server.handle, "127.0.0.1", 0, ssl=self.server_tls)
         port = listener.sockets[0].getsockname()[1]
         tls = self.client_tls if trusted else None
-        client = RestClient(allow_loopback=True, timeout_s=2.0, tls=tls, resolver=loopback)
+        client = RestClient(allow_loopback=True, timeout_s=self.timeout_s, tls=tls, resolver=loopback)
         client.follow([feed_spec(rest_url=f"https://api.plain.example:{port}/{{SYMBOL}}")], [listing("BTC")])
         try:
             price = await client.latest("BTC", "plain")
@@ -317,6 +329,22 @@ class Encrypted:
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_price_over_tls(run: Callable[..., str], tmp_path: Path) -> None:
     assert run(Encrypted(tmp_path, certified="api.plain.example").ask()) == "64250.10"
+
+
+async def test_time_limits_hold_with_a_tls_peer_that_never_says_farewell(tmp_path: Path) -> None:
+    async def freeze(writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, whatever its type says
+        try:
+            await asyncio.Event().wait()
+        finally:
+            writer.transport.abort()
+
+    encrypted = Encrypted(tmp_path, certified="api.plain.example", timeout_s=0.5)
+    encrypted.server.reply = freeze
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    assert await encrypted.ask() == "timeout"
+    assert clock() - start < 5
 
 
 async def test_certificate_of_another_host_is_refused(tmp_path: Path) -> None:
