@@ -136,6 +136,19 @@ def check_url(url: str, *, schemes: Collection[str], allow_loopback: bool) -> En
     return Endpoint(scheme, host, port)
 
 
+def refused_columns(*, ws_url: str, rest_url: str, allow_loopback: bool) -> dict[str, str]:
+    """Say for the addresses of a row, by column, why they will not be connected to."""
+    refused = {}
+    for column, url, schemes in (("ws_url", ws_url, WEBSOCKET), ("rest_url", rest_url, HTTP)):
+        if url and "{ENDPOINT}" not in url:  # an exchange that is asked for its address is checked then
+            plain = url.replace("{", "").replace("}", "")
+            try:
+                check_url(plain, schemes=schemes, allow_loopback=allow_loopback)
+            except AddressRefused as error:
+                refused[column] = str(error)
+    return refused
+
+
 def _host_refusal(parts: SplitResult, host: str, *, allow_loopback: bool) -> str | None:
     if literal := _literal(host):
         return address_refusal(literal, allow_loopback=allow_loopback)

@@ -10,8 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Tags, Warning, register
 from django.db import DatabaseError
 
-from exchanges.addresses import HTTP, WEBSOCKET, check_url
-from exchanges.exceptions import AddressRefused
+from exchanges.addresses import refused_columns
 from exchanges.feed.spec import FeedSpec, SpecError
 from exchanges.models import ExchangeAsset, ExchangeFeed
 
@@ -58,18 +57,16 @@ def _unusable_feeds() -> Iterator[CheckMessage]:
 
 
 def _refused_addresses(spec: FeedSpec) -> Iterator[CheckMessage]:
-    for url, schemes in ((spec.ws_url, WEBSOCKET), (spec.rest_url, HTTP)):
-        if not url or "{ENDPOINT}" in url or settings.TRINITY_SIMULATOR_URL:
-            continue
-        try:
-            plain = url.replace("{", "").replace("}", "")
-            check_url(plain, schemes=schemes, allow_loopback=settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES)
-        except AddressRefused as error:
-            yield Warning(
-                f"The address of {spec.name} will be refused: {error}",
-                hint="Exchanges must be reachable under a public address, encrypted.",
-                id="exchanges.W004",
-            )
+    if settings.TRINITY_SIMULATOR_URL:
+        return
+    loopback = settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES
+    refused = refused_columns(ws_url=spec.ws_url, rest_url=spec.rest_url, allow_loopback=loopback)
+    for error in refused.values():
+        yield Warning(
+            f"The address of {spec.name} will be refused: {error}",
+            hint="Exchanges must be reachable under a public address, encrypted.",
+            id="exchanges.W004",
+        )
 
 
 def _homeless_assets() -> Iterator[CheckMessage]:

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Count, Q
 from simple_history.models import HistoricalRecords
 
+from exchanges.addresses import refused_columns
 from exchanges.feed.spec import (
     ASSET,
     CATEGORIES,
@@ -110,9 +111,11 @@ class ExchangeFeed(models.Model):
 
     def clean(self) -> None:
         try:
-            self.to_spec()
+            spec = self.to_spec()
         except SpecError as error:
             raise ValidationError(error.errors) from error
+        if refused := refused_columns(ws_url=spec.ws_url, rest_url=spec.rest_url, allow_loopback=True):
+            raise ValidationError(refused)
 
     def columns(self) -> dict[str, Any]:  # Any: JSON columns
         """Return the 19 columns in the order of the design."""

@@ -113,6 +113,29 @@ def test_database_refuses_a_second_revision(database: str) -> None:
         Revision.objects.using(database).create(pk=2)
 
 
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("wss://10.0.0.1/", True),
+        ("wss://169.254.169.254/", True),
+        ("wss://[::ffff:10.0.0.1]/", True),
+        ("wss://stream.plain.example:22/", True),
+        ("ws://stream.plain.example/", True),  # not encrypted
+        ("wss://stream.plain.example/{SYMBOLS}", False),
+        ("ws://127.0.0.1:9000/", False),  # a setting may allow it
+        ("wss://localhost/", False),
+    ],
+)
+def test_address_that_can_never_be_connected_to_is_refused(url: str, refused: bool) -> None:
+    feed = ExchangeFeed(**feed_row(ws_url=url))
+    if not refused:
+        feed.clean()
+        return
+    with pytest.raises(ValidationError) as caught:
+        feed.clean()
+    assert set(caught.value.message_dict) == {"ws_url"}
+
+
 def test_clean_names_every_column_that_cannot_work() -> None:
     feed = ExchangeFeed(**feed_row(ws_url="http://x", price_path="a[", trade_match={}))
     with pytest.raises(ValidationError) as caught:
