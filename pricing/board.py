@@ -1,9 +1,12 @@
-"""The price board as its readers see it. Pure; the board itself is `pricing._board`, in shared memory."""
+"""The price board as its readers see it, and the choice among prices. Pure.
+
+The board itself is `pricing._board`, in shared memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 
 class PriceLike(Protocol):
@@ -57,3 +60,18 @@ class Board(Protocol):
     def generation(self) -> int: ...
     @property
     def read_counts(self) -> Mapping[str, int]: ...
+
+
+P = TypeVar("P", bound=PriceLike)
+
+
+def choose(prices: Iterable[P], home: str | None, now_ns: int) -> P | None:
+    """Choose among fresh prices of an asset: the home exchange's, else the freshest, as `Board.best` does.
+
+    A price whose trade has no time comes after those whose age is known.
+    """
+
+    def rank(price: P) -> tuple[bool, bool, int]:
+        return price.exchange != home, price.traded_ns is None, price.age_ns(now_ns)
+
+    return min(prices, key=rank, default=None)

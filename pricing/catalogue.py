@@ -74,6 +74,11 @@ class PublicView:
         self.catalogue()
         return self._exchanges.get(asset, ())
 
+    def home_of(self, asset: str) -> str | None:
+        """Name the exchange that answers for *asset* by default, where there is one."""
+        row = self.catalogue().assets.get(asset)
+        return None if row is None else row.home
+
 
 def _home_first(row: AssetInfo) -> tuple[str, ...]:
     names = [one.exchange for one in row.listings]

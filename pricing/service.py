@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from pricing.board import Board
+from pricing.board import Board, choose
 from pricing.catalogue import EMPTY, Catalogue, PublicView
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
@@ -163,8 +163,9 @@ class PriceService:
         if query.exchange is None:
             price = self._board.best(query.asset, mono_ns, ttl_ns)
             if price is not None and price.exchange not in exchanges:  # live, but not shown in public
-                rows = [row for row in self._board.all(query.asset) if row.exchange in exchanges]
-                price = min(rows, key=lambda row: row.age_ns(mono_ns), default=None)
+                listed = [row for row in self._board.all(query.asset) if row.exchange in exchanges]
+                fresh = [row for row in listed if row.age_ns(mono_ns) <= ttl_ns]
+                price = choose(fresh, self.view.home_of(query.asset), mono_ns)
         else:
             price = self._board.get(query.asset, query.exchange)
         if price is None or (age_ns := price.age_ns(mono_ns)) > ttl_ns:
@@ -195,11 +196,10 @@ class PriceService:
         self, query: PriceQuery, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
     ) -> PriceAnswer | None:
         wall_ns = self._wall_ns()
-        rows = [stored[name] for name in exchanges if name in stored and self._is_fresh(stored[name], query)]
-        if not rows:
+        fresh = [row for name, row in stored.items() if name in exchanges and self._is_fresh(row, query)]
+        price = choose(fresh, self.view.home_of(query.asset), wall_ns)
+        if price is None:
             return None
-        at_home = rows[0].exchange == exchanges[0]
-        price = rows[0] if at_home else min(rows, key=lambda row: row.age_ns(wall_ns))
         self._counters.add(ELASTICACHE_HITS)
         return PriceAnswer(price, price.age_ns(wall_ns), 2, cached=True)
 

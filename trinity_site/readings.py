@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from exchanges.live import Live
-from pricing.board import Board, ExchangeRow, PriceLike
+from pricing.board import Board, ExchangeRow, PriceLike, choose
 from pricing.catalogue import PublicView
 from pricing.health import since_ms
 from pricing.parameters import MS, Parameters
@@ -86,14 +86,12 @@ class PublicReading:
         return rows
 
     def _choose(self, asset: str, mono_ns: int) -> PriceLike | None:
-        """Choose as /price does: the home exchange's while it is fresh, else the freshest."""
-        known = {price.exchange: price for price in self._board.all(asset)}
-        listed = [known[name] for name in self._view.exchanges_of(asset) if name in known]
-        if not listed:
-            return None
-        if listed[0].age_ns(mono_ns) <= self._parameters.price_ttl_ms * MS:
-            return listed[0]
-        return min(listed, key=lambda price: price.age_ns(mono_ns))
+        """Choose as /price does; where nothing is fresh, the least stale."""
+        listed = self._view.exchanges_of(asset)
+        prices = [price for price in self._board.all(asset) if price.exchange in listed]
+        ttl_ns = self._parameters.price_ttl_ms * MS
+        fresh = [price for price in prices if price.age_ns(mono_ns) <= ttl_ns]
+        return choose(fresh, self._view.home_of(asset), mono_ns) or choose(prices, None, mono_ns)
 
 
 def state_of(age_ms: int | None, ttl_ms: int) -> str:

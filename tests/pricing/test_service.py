@@ -137,6 +137,19 @@ async def test_tier_2_prefers_fresh_home_then_the_freshest(world: World) -> None
     assert (await price(world, exchange="kraken")).price.price == "2"
 
 
+async def test_tier_2_answers_with_the_freshest_where_an_asset_has_no_home(world: World) -> None:
+    world.store("UNI", "coinbase", "1", age_ms=900)
+    world.store("UNI", "kraken", "2", age_ms=10)
+    assert (await price(world, "UNI")).price.price == "2"
+
+
+async def test_tier_2_prefers_what_has_a_known_age(world: World) -> None:
+    world.store("BTC", "kraken", "2", age_ms=900)
+    untimed = world.tier2.prices["BTC"]["kraken"]
+    world.tier2.put(msgspec.structs.replace(untimed, exchange="okx", price="3", traded_ns=None, polled=True))
+    assert (await price(world)).price.price == "2"
+
+
 async def test_tier_2_entry_from_a_clock_that_runs_ahead_is_not_believed(world: World) -> None:
     world.store("BTC", "coinbase", "1", age_ms=-5_000)
     assert (await price(world)).age_ns == 0

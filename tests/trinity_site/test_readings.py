@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from exchanges.feed.status import FeedStatus
@@ -68,6 +69,15 @@ def test_freshest_exchange_is_shown_when_the_home_is_stale(board: BoardWriter, n
     write_price(board, "BTC", "kraken", "1.20", mono_ns=NOW_NS - 2 * SECOND_NS)
     row = reading_of(board, now).read()["price/BTC"]
     assert (row["price"], row["at_ms"]) == ("1.20", -2_000)
+
+
+def test_freshest_exchange_is_shown_where_an_asset_has_no_home(board: BoardWriter, now: Time) -> None:
+    write_price(board, "BTC", "coinbase", "1.10", mono_ns=NOW_NS - 12 * SECOND_NS)
+    write_price(board, "BTC", "kraken", "1.20")
+    catalogue = catalogue_of("BTC")
+    homeless = msgspec.structs.replace(catalogue.assets["BTC"], home=None)
+    row = reading_of(board, now, Catalogue(catalogue.exchanges, {"BTC": homeless})).read()["price/BTC"]
+    assert (row["price"], row["exchange"]) == ("1.20", "Kraken")
 
 
 def test_stale_price_is_shown_with_its_true_age(board: BoardWriter, now: Time) -> None:
