@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -21,17 +23,19 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from exchanges import services
+from exchanges.addresses import refused_columns
 from exchanges.batches import ASSET_COLUMNS
 from exchanges.exceptions import FeedNotFound
 from exchanges.feed.spec import SpecError
 from exchanges.forms import AssetForm, FeedForm
 from exchanges.live import live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
-from exchanges.renderers import age_text, asset_cell, count_text, feed_cell, state_badge
+from exchanges.renderers import age_cell, count_text, feed_cell, last_tick_cell, price_cell, state_badge
 from exchanges.services import Author, Door
 from exchanges.trial import try_feed
 
 CHECK_SECONDS = 10.0
+REFUSALS = (SpecError, FeedNotFound)
 
 if TYPE_CHECKING:
     from exchanges.live import LiveFeed, LivePrice
@@ -63,27 +67,35 @@ class ServiceAdmin(SimpleHistoryAdmin, ModelAdmin):
     warn_unsaved_form = True
     compressed_fields = True
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,  # Any: a template's context
+    # Any: Django's own arguments, as they come
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self._explained(request, super().changeform_view, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self._explained(request, super().changelist_view, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self._explained(request, super().delete_view, *args, **kwargs)
+
+    def _explained(
+        self, request: HttpRequest, view: Callable[..., HttpResponse], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except SpecError as error:  # another change came between the form's validation and its saving
+            return view(request, *args, **kwargs)
+        except REFUSALS as error:  # another change came between the form's validation and its saving
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 
+    @transaction.atomic  # one commit; what is refused is undone by itself
     def apply(self, request: HttpRequest, rows: QuerySet[M], change: Callable[[M], None], done: str) -> None:
-        """Call *change* with each row, and say how many worked and which did not."""
+        """Call *change*, itself atomic, with each row, and say how many worked and which did not."""
         worked = 0
         for row in rows:
             try:
                 change(row)
                 worked += 1
-            except (SpecError, FeedNotFound) as error:
+            except REFUSALS as error:
                 self.message_user(request, f"{row}: {error}", messages.ERROR)
         if worked:
             self.message_user(request, f"{worked} {done}.", messages.SUCCESS)
@@ -107,6 +119,7 @@ class FeedAdmin(ServiceAdmin):
     actions = ("enable", "disable")
     actions_detail = ("open_trial", "open_assets")
     readonly_fields = ("live_panel",)
+    change_form_outer_after_template = "exchanges/refusals.html"
     fieldsets = (
         (None, {"fields": ("live_panel", "name", "display_name", "enabled", "quote_currency")}),
         (
@@ -181,7 +194,7 @@ class FeedAdmin(ServiceAdmin):
 
     @display(description="Last tick")
     def last_tick(self, feed: FeedRow) -> SafeString:
-        return feed_cell(feed.name, "last_tick_age_ms", age_text(feed.live.last_tick_age_ms))
+        return last_tick_cell(feed.name, feed.live.last_tick_age_ms)
 
     @display(description="Reconnects")
     def reconnects(self, feed: FeedRow) -> SafeString:
@@ -195,20 +208,27 @@ class FeedAdmin(ServiceAdmin):
         known = live.status
         return format_html(
             '<span class="tb-panel">{} {} <span>{} of {} symbols live</span> <span>{} ticks</span> '
-            "<span>last {}</span> <span>{} refused</span></span>",
+            "<span>last {}</span> "
+            '<a class="tb-link" href="#refused">{} symbols and {} ticks refused</a></span>',
             state_badge(feed.name, live),
             feed_cell(feed.name, "detail", live.detail),
             feed_cell(feed.name, "live", str(known.live)),
             feed_cell(feed.name, "symbols", str(known.symbols)),
             feed_cell(feed.name, "ticks", count_text(live.ticks)),
-            feed_cell(feed.name, "last_tick_age_ms", age_text(live.last_tick_age_ms)),
-            feed_cell(feed.name, "refused", str(len(known.refused_symbols))),
+            last_tick_cell(feed.name, live.last_tick_age_ms),
+            feed_cell(feed.name, "refused", count_text(len(known.refused_symbols))),
+            feed_cell(feed.name, "refused_ticks", count_text(live.refused_ticks)),
         )
 
     # Changing
 
     def save_model(self, request: HttpRequest, obj: ExchangeFeed, form: FeedForm, change: bool) -> None:
         services.save_feed(columns=obj.columns(), author=_author(request))
+        loopback = settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES
+        refused = refused_columns(ws_url=obj.ws_url, rest_url=obj.rest_url, allow_loopback=loopback)
+        for error in refused.values():
+            hint = "Saved, but not connected to unless TRINITY_ALLOW_LOOPBACK_EXCHANGES is set"
+            self.message_user(request, f"{hint}: {error}", messages.WARNING)
 
     def delete_model(self, request: HttpRequest, obj: ExchangeFeed) -> None:
         services.delete_feed(name=obj.name, author=_author(request))
@@ -234,10 +254,20 @@ class FeedAdmin(ServiceAdmin):
     # Trying
 
     def get_urls(self) -> list[URLPattern]:
-        trial = path(
-            "<path:object_id>/try/", self.admin_site.admin_view(self.trial), name="exchanges_exchangefeed_try"
-        )
-        return [trial, *super().get_urls()]
+        def own(name: str, view: Callable[..., HttpResponse]) -> URLPattern:
+            address, view = f"<path:object_id>/{name}/", self.admin_site.admin_view(view)
+            return path(address, view, name=f"exchanges_exchangefeed_{name}")
+
+        return [own("try", self.trial), own("refusals", self.refusals), *super().get_urls()]
+
+    def refusals(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Answer with the part of the feed's page about what is refused, for a page that is open."""
+        feed = self.get_object(request, object_id)
+        if feed is None:
+            raise Http404
+        if not self.has_view_permission(request, feed):
+            raise PermissionDenied
+        return TemplateResponse(request, self.change_form_outer_after_template, {"original": feed})
 
     @action(description="Try it", icon="science", url_path="open-trial")
     def open_trial(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -323,11 +353,11 @@ class AssetAdmin(ServiceAdmin):
 
     @display(description="Price")
     def price(self, row: AssetRow) -> SafeString:
-        return asset_cell(row, "price", row.live.price if row.live else "–", row.live)
+        return price_cell(row, row.live)
 
     @display(description="Age")
     def age(self, row: AssetRow) -> SafeString:
-        return asset_cell(row, "age_ms", age_text(row.live.age_ms if row.live else None), row.live)
+        return age_cell(row, row.live)
 
     def save_model(self, request: HttpRequest, obj: ExchangeAsset, form: AssetForm, change: bool) -> None:
         row = {field: getattr(obj, field) for field in ASSET_COLUMNS}
@@ -349,9 +379,11 @@ class AssetAdmin(ServiceAdmin):
         self._set_enabled(request, queryset, enabled=False)
 
     def _set_enabled(self, request: HttpRequest, rows: QuerySet[ExchangeAsset], *, enabled: bool) -> None:
-        batch = [{"asset": row.asset, "exchange": row.exchange_id, "enabled": enabled} for row in rows]
-        services.save_assets(rows=batch, author=_author(request))
-        self.message_user(request, f"{len(batch)} {'shown' if enabled else 'hidden'}.", messages.SUCCESS)
+        def change(row: ExchangeAsset) -> None:
+            batch = [{"asset": row.asset, "enabled": enabled}]
+            services.save_assets(rows=batch, exchange=row.exchange_id, author=_author(request))
+
+        self.apply(request, rows, change, "shown" if enabled else "hidden")
 
     @admin.action(description="Make home", permissions=["change"])
     def make_home(self, request: HttpRequest, queryset: QuerySet[ExchangeAsset]) -> None:

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 
-from exchanges.feed.status import FeedStatus, decode_status
-from pricing.board import Board, ExchangeRow, PriceLike
+from exchanges.feed.reasons import USUAL
+from exchanges.feed.status import FeedStatus, NodeStatus, decode_status
+from pricing.board import Board, PriceLike
+from pricing.health import exchange_ages_ms
 from pricing.parameters import MS, Parameters
 
-Pair = tuple[str, str]
+Place = tuple[str, str]
 """An asset and an exchange."""
 
 SILENT = "silent"
 UNKNOWN = "unknown"
+TROUBLE_NS = 60 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +38,33 @@ class LiveFeed:
     ticks: int = 0
     last_tick_age_ms: int | None = None
     status: FeedStatus = field(default_factory=lambda: FeedStatus(state="disabled"))
+    at_ns: int = 0
+    """When the feed process wrote *status*, on its wall clock."""
 
     @property
     def is_live(self) -> bool:
         return self.state == "live"
 
+    @property
+    def refused_ticks(self) -> int:
+        return sum(self.status.refusals.values())
+
+    @property
+    def troubles(self) -> list[str]:
+        """The reasons that somebody should look into, of ticks refused within the last minute."""
+        since_ns = self.at_ns - TROUBLE_NS
+        recent = {tick.reason for tick in self.status.recent_refusals if tick.at_ns >= since_ns}
+        return sorted(recent - USUAL)
+
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A snapshot. Without a board *known* is false; with a dead feed process *reporting* is."""
+    """What is known at one instant: nothing without a board; a dead feed process is not *reporting*."""
 
     known: bool = False
     reporting: bool = False
     feeds: dict[str, LiveFeed] = field(default_factory=dict)
-    prices: dict[Pair, LivePrice] = field(default_factory=dict)
+    prices: dict[Place, LivePrice] = field(default_factory=dict)
 
     @property
     def explanation(self) -> str:
@@ -61,15 +77,15 @@ class Live:
         return self.feeds.get(name) or LiveFeed(UNKNOWN, "Nothing is known of it yet.")
 
 
-def live_now(request: HttpRequest, pairs: Iterable[Pair] = ()) -> Live:
-    """Take a snapshot of the feeds, and of the prices of *pairs*.
+def live_now(request: HttpRequest, places: Iterable[Place] = ()) -> Live:
+    """Read the state of the feeds, and the prices of *places*, as of now.
 
     The board belongs to the event loop's thread: a view in a thread of its own has the loop read it.
     """
     board = board_of(request)
     if board is None:
         return Live()
-    return async_to_sync(_read_in_loop)(board, tuple(pairs))
+    return async_to_sync(_read_in_loop)(board, tuple(places))
 
 
 def board_of(request: HttpRequest) -> Board | None:
@@ -78,37 +94,33 @@ def board_of(request: HttpRequest) -> Board | None:
     return getattr(runtime, "board", None)
 
 
-async def _read_in_loop(board: Board, pairs: tuple[Pair, ...]) -> Live:
-    return read_live(board, pairs, mono_ns=time.monotonic_ns())
+async def _read_in_loop(board: Board, places: tuple[Place, ...]) -> Live:
+    return read_live(board, places, mono_ns=time.monotonic_ns())
 
 
 def read_live(
-    board: Board, pairs: Iterable[Pair], *, mono_ns: int, parameters: Parameters | None = None
+    board: Board, places: Iterable[Place], *, mono_ns: int, parameters: Parameters | None = None
 ) -> Live:
     parameters = parameters or Parameters()
     reporting = board.heartbeat_mono_ns > 0 and (
         mono_ns - board.heartbeat_mono_ns <= parameters.heartbeat_ms * MS
     )
-    status = decode_status(board.status())
-    rows = {row.name: row for row in board.exchanges()}
+    status = decode_status(board.status()) or NodeStatus(generated_ns=0)
+    ages = exchange_ages_ms(board, mono_ns)
     feeds = {
-        name: _live_feed(feed, rows.get(name), mono_ns, reporting=reporting)
-        for name, feed in (status.feeds if status else {}).items()
+        name: LiveFeed(
+            state=feed.state if reporting else SILENT,
+            detail=feed.detail if reporting else "The feed process does not report.",
+            ticks=feed.ticks,
+            last_tick_age_ms=ages.get(name),
+            status=feed,
+            at_ns=status.generated_ns,
+        )
+        for name, feed in status.feeds.items()
     }
-    found = {pair: price for pair in pairs if (price := board.get(*pair))}
-    prices = {pair: _live_price(price, mono_ns, parameters) for pair, price in found.items()}
+    found = {place: price for place in places if (price := board.get(*place))}
+    prices = {place: _live_price(price, mono_ns, parameters) for place, price in found.items()}
     return Live(True, reporting, feeds, prices)
-
-
-def _live_feed(feed: FeedStatus, row: ExchangeRow | None, mono_ns: int, *, reporting: bool) -> LiveFeed:
-    last = row.last_tick_mono_ns if row else 0
-    return LiveFeed(
-        state=feed.state if reporting else SILENT,
-        detail=feed.detail if reporting else "The feed process does not report.",
-        ticks=feed.ticks,
-        last_tick_age_ms=(mono_ns - last) // MS if last else None,
-        status=feed,
-    )
 
 
 def _live_price(price: PriceLike, mono_ns: int, parameters: Parameters) -> LivePrice:

@@ -1,4 +1,7 @@
-"""Cells of the command centre. Their data attributes are what the live page updates them by."""
+"""Cells of the command centre. Their data attributes are what the live page updates them by.
+
+An age is written by the page alone (`ageText` in live.js), which lets it grow.
+"""
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -21,9 +24,29 @@ def feed_cell(name: str, field: str, text: str) -> SafeString:
     return format_html('<span class="tb-cell" data-feed="{}" data-field="{}">{}</span>', name, field, text)
 
 
-def asset_cell(row: ExchangeAsset, field: str, text: str, price: LivePrice | None) -> SafeString:
+def last_tick_cell(name: str, age_ms: int | None) -> SafeString:
     return format_html(
-        '<span class="tb-cell {}" data-asset="{}" data-exchange="{}" data-field="{}">{}</span>',
+        '<span class="tb-cell" data-feed="{}" data-field="last_tick_age_ms" data-age-ms="{}">–</span>',
+        name,
+        "" if age_ms is None else age_ms,
+    )
+
+
+def price_cell(row: ExchangeAsset, price: LivePrice | None) -> SafeString:
+    return _asset_cell(row, price, "price", "", price.price if price else "–")
+
+
+def age_cell(row: ExchangeAsset, price: LivePrice | None) -> SafeString:
+    return _asset_cell(row, price, "age_ms", price.age_ms if price else "", "–")
+
+
+def _asset_cell(
+    row: ExchangeAsset, price: LivePrice | None, field: str, age_ms: int | str, text: str
+) -> SafeString:
+    return format_html(
+        '<span data-age-ms="{}" class="tb-cell {}" data-asset="{}" data-exchange="{}" data-field="{}">'
+        "{}</span>",
+        age_ms,
         "tb-none" if price is None else "tb-fresh" if price.fresh else "tb-stale",
         row.asset,
         row.exchange_id,
@@ -34,16 +57,3 @@ def asset_cell(row: ExchangeAsset, field: str, text: str, price: LivePrice | Non
 
 def count_text(number: int) -> str:
     return f"{number:,}"
-
-
-_UNITS = ((1_000, 1, "ms"), (60_000, 1_000, "s"), (3_600_000, 60_000, "min"), (86_400_000, 3_600_000, "h"))
-
-
-def age_text(age_ms: int | None) -> str:
-    """Write an age as people say it: 42 ms, 3 s, 5 min."""
-    if age_ms is None:
-        return "–"
-    for limit, size, unit in _UNITS:
-        if age_ms < limit:
-            return f"{age_ms // size} {unit}"
-    return f"{age_ms // 86_400_000} d"

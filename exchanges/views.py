@@ -3,10 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from exchanges.api import Problem, endpoint, read_body
 from exchanges.batches import ASSET_COLUMNS
+from exchanges.feed.reasons import EXPLANATIONS
 from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
 from exchanges.services import Author, get_feed, save_assets, save_feed, toggle_feed
@@ -17,7 +19,13 @@ def feeds(request: HttpRequest, author: Author) -> HttpResponse:
     """List the feeds with their live status."""
     live = live_now(request)
     rows = ExchangeFeed.objects.with_asset_counts()
-    return JsonResponse({**_liveness(live), "feeds": [_feed_document(row, live) for row in rows]})
+    return JsonResponse(
+        {
+            **_liveness(live),
+            "refusal_reasons": EXPLANATIONS,
+            "feeds": [_feed_document(row, live) for row in rows],
+        }
+    )
 
 
 @endpoint("POST", "exchanges.add_exchangefeed", "exchanges.change_exchangefeed")
@@ -102,6 +110,7 @@ def _status(feed: LiveFeed) -> Document:
         "reconnects": known.reconnects,
         "refused_symbols": known.refused_symbols,
         "refusals": known.refusals,
+        "recent_refusals": msgspec.to_builtins(known.recent_refusals),
         "stuck_assets": known.stuck_assets,
     }
 

@@ -12,11 +12,12 @@ from django.test import AsyncClient, Client
 from django.urls import reverse
 
 from exchanges.feed.check import CheckedSymbol, CheckReport
-from exchanges.feed.status import FeedStatus
+from exchanges.feed.spec import SpecError
+from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.models import ExchangeAsset, ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed
 from pricing._board import BoardWriter
-from tests.exchanges.boards import make_board, state_with, write_price
+from tests.exchanges.boards import WALL_NS, make_board, state_with, write_price
 from tests.exchanges.rows import feed_row
 
 pytestmark = pytest.mark.django_db
@@ -129,6 +130,40 @@ def test_feed_page_shows_what_is_live(admin_user: User) -> None:
     assert 'data-field="refused">1<' in page
 
 
+REFUSED = FeedStatus(
+    state="live",
+    refusals={"jump_held": 1_234, "older": 2},
+    recent_refusals=[
+        RefusedTick(WALL_NS, "BTC-USD", "jump_held", "1 traded 5"),
+        RefusedTick(WALL_NS + 10**9, "<b>", "older", ""),
+    ],
+    refused_symbols={"X-USD": "<i>no such product</i>"},
+    stuck_assets=["ETH"],
+)
+
+
+@pytest.mark.parametrize("page", ["change", "refusals"])
+def test_feed_page_explains_what_is_refused(admin_user: User, page: str) -> None:
+    text = live_get(admin_user, f"{FEEDS}plain/{page}/", plain=REFUSED).content.decode()
+    assert 'id="refused" data-refusals="plain" data-shown="1236,1,1"' in text
+    assert 'data-refusal="jump_held">1234</td><td>The price stepped further than max_jump_percent' in text
+    newest, older = text.index("2025-11-22 13:00:01"), text.index("2025-11-22 13:00:00")
+    assert newest < older
+    assert "1 traded 5" in text
+    assert "X-USD</td><td>&lt;i&gt;no such product&lt;/i&gt;" in text
+    assert "&lt;b&gt;" in text
+    assert "<p>ETH</p>" in text
+
+
+def test_what_is_refused_is_for_who_may_view_feeds(client: Client) -> None:
+    client.force_login(User.objects.create_user("looker", is_staff=True))
+    assert client.get(f"{FEEDS}plain/refusals/").status_code == 403
+
+
+def test_what_is_refused_at_an_unknown_feed_is_404(admin_client: Client) -> None:
+    assert admin_client.get(f"{FEEDS}nowhere/refusals/").status_code == 404
+
+
 def test_asset_list_shows_prices_and_ages(admin_user: User) -> None:
     page = live_get(admin_user, ASSETS, plain=FeedStatus(state="live")).content.decode()
     assert 'tb-fresh" data-asset="BTC" data-exchange="plain" data-field="price">67123.45<' in page
@@ -144,6 +179,17 @@ def test_json_endpoints_show_what_is_live(admin_user: User) -> None:
     prices = {row["exchange"]: row["live"] for row in assets["assets"]}
     assert prices["other"] is None
     assert (prices["plain"]["price"], prices["plain"]["fresh"]) == ("67123.45", True)
+
+
+def test_json_endpoint_tells_what_was_refused(admin_user: User) -> None:
+    document = json.loads(live_get(admin_user, "/admin/exchange-feeds", plain=REFUSED).content)
+    status = next(feed["status"] for feed in document["feeds"] if feed["name"] == "plain")
+    assert status["refusals"] == {"jump_held": 1_234, "older": 2}
+    assert status["recent_refusals"][0] == {
+        "at_ns": WALL_NS, "symbol": "BTC-USD", "reason": "jump_held", "detail": "1 traded 5"
+    }  # fmt: skip
+    assert (status["refused_symbols"], status["stuck_assets"]) == (REFUSED.refused_symbols, ["ETH"])
+    assert document["refusal_reasons"]["older"].startswith("The trade is older")
 
 
 def test_login_page_leads_to_the_command_centre(client: Client, admin_user: User) -> None:
@@ -174,6 +220,10 @@ def test_new_feed_can_be_written_in_the_form(admin_client: Client) -> None:
     ("field", "value"),
     [
         ("ws_url", "http://x"),
+        ("ws_url", "wss://10.0.0.1/"),
+        ("ws_url", "wss://169.254.169.254/latest"),
+        ("ws_url", "ws://plain.example/"),
+        ("rest_url", "https://[fd00:ec2::254]/{SYMBOL}"),
         ("price_path", "a["),
         ("subscribe_template", "{SYMBOLS"),
         ("trade_match", "{"),
@@ -272,6 +322,56 @@ def test_bad_asset_is_said_in_the_form(admin_client: Client, changes: dict[str, 
     response = admin_client.post(f"{ASSETS}add/", {**row, **changes})
     assert response.status_code == 200
     assert response.context["adminform"].form.errors
+
+
+# What a service refuses is said
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have a service refuse, as when another change came between the form and its saving."""
+
+    def refuse(**arguments: object) -> None:
+        raise SpecError({"assets[0].symbol": ["was taken meanwhile"]})
+
+    monkeypatch.setattr(f"exchanges.services.{name}", refuse)
+
+
+def test_hiding_names_the_row_that_cannot_be_saved_and_hides_the_others(admin_client: Client) -> None:
+    ExchangeAsset.objects.filter(exchange="plain").update(symbol='"')
+    page = act(admin_client, ASSETS, "disable", *ExchangeAsset.objects.values_list("pk", flat=True))
+    assert "BTC at plain: assets[0].symbol: Use letters" in page.content.decode()
+    assert ExchangeAsset.objects.enabled().get().exchange_id == "plain"
+
+
+def test_switches_that_cannot_be_saved_are_explained(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, "save_assets")
+    keys = list(ExchangeAsset.objects.values_list("pk", flat=True))
+    data: dict[str, Any] = {
+        "form-TOTAL_FORMS": 2,
+        "form-INITIAL_FORMS": 2,
+        "_save": "Save",
+    }  # Any: forms
+    data |= {f"form-{number}-id": key for number, key in enumerate(keys)}
+    page = admin_client.post(ASSETS, data, follow=True)
+    assert "was taken meanwhile" in page.content.decode()
+
+
+def test_deletion_that_is_refused_is_explained(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "delete_feed")
+    page = admin_client.post(f"{FEEDS}plain/delete/", {"post": "yes"}, follow=True)
+    assert "was taken meanwhile" in page.content.decode()
+
+
+def test_loopback_that_is_not_allowed_is_saved_with_a_warning(admin_client: Client, settings: Any) -> None:
+    form = form_of(admin_client, f"{FEEDS}plain/change/") | {"ws_url": "ws://127.0.0.1:9000/"}
+    page = admin_client.post(f"{FEEDS}plain/change/", form, follow=True).content.decode()
+    assert ExchangeFeed.objects.get(pk="plain").ws_url == "ws://127.0.0.1:9000/"
+    assert "TRINITY_ALLOW_LOOPBACK_EXCHANGES" in page
+    settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES = True
+    page = admin_client.post(f"{FEEDS}plain/change/", form, follow=True).content.decode()
+    assert "TRINITY_ALLOW_LOOPBACK_EXCHANGES" not in page
 
 
 # Try it
