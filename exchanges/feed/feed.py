@@ -42,6 +42,7 @@ class Feed:
         self.since_ns = time.time_ns()
         self._make_line = make_line
         self._spawn = spawn
+        self._ticks_before, self._since_mono_ns = 0, time.monotonic_ns()
 
     def follow(self, listings: Iterable[Listing]) -> None:
         """Subscribe what is new and let go of what is gone, on the connections there are."""
@@ -82,7 +83,7 @@ class Feed:
         return self.past_reconnects + sum(line.reconnects for line in self.lines)
 
     def status(self, wall_ns: int, mono_ns: int, liveness: Liveness) -> FeedStatus:
-        states = [line.state(mono_ns) for line in self.lines] or [("quiet", "no symbols to subscribe")]
+        states = [line.state(mono_ns) for line in self.lines] or [self._state_without_lines()]
         state, detail = min(states, key=lambda pair: _ORDER.index(pair[0]))
         if state != self.state:
             self.state, self.since_ns = state, wall_ns
@@ -99,11 +100,22 @@ class Feed:
             refused_symbols=self.intake.homeless | refused,
             frames=sum(line.frames for line in self.lines),
             ticks=self.intake.written,
+            ticks_per_s=self._ticks_per_s(mono_ns),
             reconnects=self.reconnects,
             refusals=dict(self.intake.refusals),
             recent_refusals=self.intake.recent_refusals(),
             stuck_assets=self._stuck(mono_ns, liveness) if state in ("live", "quiet") else [],
         )
+
+    def _state_without_lines(self) -> tuple[FeedState, str]:
+        problem = self.intake.problem
+        return ("refused", problem) if problem else ("quiet", "no symbols to subscribe")
+
+    def _ticks_per_s(self, mono_ns: int) -> float:
+        """Return the rate since the status before."""
+        ticks, since_ns = self.intake.written - self._ticks_before, mono_ns - self._since_mono_ns
+        self._ticks_before, self._since_mono_ns = self.intake.written, mono_ns
+        return round(ticks * SECOND_NS / since_ns, 1) if since_ns > 0 else 0.0
 
     def _stuck(self, mono_ns: int, liveness: Liveness) -> list[str]:
         return self.intake.stuck_assets(

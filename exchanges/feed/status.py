@@ -41,6 +41,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     frames: int = 0
     ticks: int = 0
     """Written to the board."""
+    ticks_per_s: float = 0
+    """Since the status before."""
     reconnects: int = 0
     refusals: dict[str, int] = {}
     """Reason → ticks not let through."""
