@@ -14,7 +14,7 @@ def since_ms(then_mono_ns: int, mono_ns: int) -> int | None:
 
 
 def exchange_ages_ms(board: Board, mono_ns: int) -> dict[str, int | None]:
-    """Return the age of each exchange's newest tick."""
+    """Return the age of each exchange's newest trade, however late it came."""
     return {row.name: since_ms(row.last_tick_mono_ns, mono_ns) for row in board.exchanges()}
 
 

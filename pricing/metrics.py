@@ -70,7 +70,7 @@ class Metrics(Collector):
         )
         ages = GaugeMetricFamily(
             "trinity_exchange_age_seconds",
-            "Age of the newest tick",
+            "Age of the newest trade",
             labels=["exchange"],
         )
         for row in board.exchanges():

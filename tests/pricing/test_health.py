@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pricing.catalogue import list_exchanges
 from pricing.health import exchange_ages_ms, readiness, since_ms
 from tests.pricing.doubles import World
 
@@ -74,6 +75,26 @@ def test_not_ready_without_a_tick(world: World) -> None:
 def test_not_ready_when_only_a_disabled_exchange_is_fresh(world: World) -> None:
     world.tick("BTC", "gemini", "1")
     assert not ready(world)[0]
+
+
+@pytest.mark.parametrize(
+    "age_ms", [13_001, 900_000, 3 * 3_600_000]
+)  # the last is older than the machine's start
+def test_exchange_that_sends_only_old_trades_is_not_fresh_and_makes_nothing_ready(
+    world: World, age_ms: int
+) -> None:
+    for exchange in ENABLED:
+        world.tick("BTC", exchange, "1", delay_ms=age_ms)
+    is_ready, document = ready(world)
+    assert (is_ready, document["status"]) == (False, "not_ready")
+    rows = list_exchanges(world.catalogue, exchange_ages_ms(world.board, world.clock.mono), 13_000)[
+        "exchanges"
+    ]
+    assert isinstance(rows, list)
+    assert not any(row["live"] for row in rows)
+    world.tick("ETH", "kraken", "1", delay_ms=40)
+    assert exchange_ages_ms(world.board, world.clock.mono)["kraken"] == 40
+    assert ready(world)[0]
 
 
 @pytest.mark.parametrize(("silent_ms", "expected"), [(5_000, True), (5_001, False)])

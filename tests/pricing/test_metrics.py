@@ -67,6 +67,11 @@ def test_board_tells_ticks_and_ages_per_exchange_and_the_writers_heartbeat(world
     assert samples["trinity_board_generation", ()] == world.board.generation
 
 
+def test_age_of_an_exchange_counts_from_its_newest_trade(world: World) -> None:
+    world.tick("BTC", "okx", "1", delay_ms=90_000)
+    assert scrape(world)["trinity_exchange_age_seconds", (("exchange", "okx"),)] == 90
+
+
 def test_feeds_are_told_from_the_status_document(world: World) -> None:
     world.board.write_status(msgspec.json.encode(STATUS))
     samples = scrape(world)
