@@ -15,7 +15,7 @@ from exchanges.live import read_live
 from pricing._board import BoardReader
 from pricing.catalogue import PublicView
 from pricing.parameters import Parameters
-from trinity_site.readings import Clock, PublicReading, feed_rows, listing_rows
+from trinity_site.readings import Clock, PublicReading, feed_rows, figure_rows, homes_of, listing_rows
 
 PUBLIC_WATCHERS = 1_000  # of the 4,000 connections of a worker: watching pages cannot keep questions out
 STAFF_WATCHERS = 100
@@ -126,6 +126,7 @@ class Live:
 
     def __init__(self, board: BoardReader, view: PublicView, parameters: Parameters) -> None:
         self._board = board
+        self._view = view
         self._parameters = parameters
         self._clock = clock = Clock(time.monotonic_ns)
         self.reading = PublicReading(board, view, parameters, clock)
@@ -144,8 +145,10 @@ class Live:
             yield broadcast
 
     def _read_feeds(self) -> Rows:
-        now = read_live(self._board, (), mono_ns=self._clock.mono_ns(), parameters=self._parameters)
-        return feed_rows(now, self._board.exchanges(), self._clock)
+        catalogue, mono_ns = self._view.catalogue(), self._clock.mono_ns()
+        now = read_live(self._board, homes_of(catalogue), mono_ns=mono_ns, parameters=self._parameters)
+        feeds = feed_rows(now, self._board.exchanges(), self._clock)
+        return {**feeds, **figure_rows(now, catalogue, self._clock)}
 
 
 @asynccontextmanager

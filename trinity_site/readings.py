@@ -6,16 +6,17 @@ something happens, and a page lets the age grow by itself.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from exchanges.live import Live
+from exchanges.feed.spec import CATEGORIES
+from exchanges.live import Live, Place
 from pricing.board import Board, ExchangeRow, PriceLike, choose
-from pricing.catalogue import PublicView
+from pricing.catalogue import AssetInfo, Catalogue, PublicView
 from pricing.health import since_ms
 from pricing.parameters import MS, Parameters
 
-# The majors, in the order in which people look for them.
-SHOWN_ASSETS = ("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC", "BCH")
+SHOWN_ASSETS = 12
+LOOKED_FOR_FIRST = ("BTC", "ETH")
 TRAIL_POINTS = 60
 
 Row = dict[str, Any]  # Any: JSON values
@@ -43,26 +44,27 @@ class PublicReading:
         self._view = view
         self._parameters = parameters
         self.clock = clock
-        self.trails: dict[str, deque[str]] = {asset: deque(maxlen=TRAIL_POINTS) for asset in SHOWN_ASSETS}
+        self.trails: dict[str, deque[str]] = {}
 
     def read(self) -> Mapping[str, Row]:
         """Return the rows `price/<asset>` and `exchange/<name>`, and let the trails grow by one point."""
         mono_ns = self.clock.mono_ns()
-        rows = {f"price/{asset}": row for asset, row in self.prices(mono_ns).items()}
-        for asset, trail in self.trails.items():
-            row = rows.get(f"price/{asset}")
-            if row is not None:
-                trail.append(str(row["price"]))
+        prices = self.prices(mono_ns)
+        self.trails = {asset: self.trails.get(asset) or deque(maxlen=TRAIL_POINTS) for asset in prices}
+        for asset, row in prices.items():
+            self.trails[asset].append(row["price"])
+        rows = {f"price/{asset}": row for asset, row in prices.items()}
         exchanges = self.exchanges(mono_ns)
         rows |= {f"exchange/{name}": row for name, row in exchanges.items()}
-        rows["verdict"] = verdict(exchanges.values())
+        rows["headline"] = headline(exchanges.values())
         return rows
 
     def prices(self, mono_ns: int) -> dict[str, Row]:
         """Return the shown assets of which a price is known, however old it is."""
-        exchanges = self._view.catalogue().exchanges
+        catalogue = self._view.catalogue()
+        exchanges = catalogue.exchanges
         rows: dict[str, Row] = {}
-        for asset in SHOWN_ASSETS:
+        for asset in shown_assets(catalogue):
             price = self._choose(asset, mono_ns)
             if price is not None:
                 rows[asset] = {
@@ -94,6 +96,15 @@ class PublicReading:
         return choose(fresh, self._view.home_of(asset), mono_ns) or choose(prices, None, mono_ns)
 
 
+def shown_assets(catalogue: Catalogue) -> list[str]:
+    """Choose the assets of the home page: majors first, and of them those that most exchanges list."""
+
+    def rank(row: AssetInfo) -> tuple[bool, bool, int, str]:
+        return row.asset not in LOOKED_FOR_FIRST, row.category != CATEGORIES[0], -len(row.listings), row.asset
+
+    return [row.asset for row in sorted(catalogue.assets.values(), key=rank)[:SHOWN_ASSETS]]
+
+
 def state_of(age_ms: int | None, ttl_ms: int) -> str:
     """Name what an exchange's newest tick of that age means to a visitor."""
     if age_ms is None:
@@ -101,7 +112,7 @@ def state_of(age_ms: int | None, ttl_ms: int) -> str:
     return "live" if age_ms <= ttl_ms else "delayed"
 
 
-def verdict(exchanges: Iterable[Row]) -> Row:
+def headline(exchanges: Iterable[Row]) -> Row:
     """Say in one line how things are."""
     rows = list(exchanges)
     late = [row["name"] for row in rows if row["state"] != "live"]
@@ -134,6 +145,46 @@ def feed_rows(live: Live, exchanges: Iterable[ExchangeRow], clock: Clock) -> Map
     return rows
 
 
+class Figure(NamedTuple):
+    """One figure of the command centre's first page; where there is no text it is an age, which grows."""
+
+    key: str
+    title: str
+    text: str
+    note: str
+    age_ms: int | None = None
+
+
+def homes_of(catalogue: Catalogue) -> list[Place]:
+    """Return each asset with the exchange that answers for it by default."""
+    return [(name, row.home) for name, row in catalogue.assets.items() if row.home]
+
+
+def figures(live: Live, catalogue: Catalogue) -> list[Figure]:
+    """Sum up the feeds and the home prices that *live* holds."""
+    feeds = [live.feed(name) for name in catalogue.exchanges]
+    feeds_live = f"{sum(feed.is_live for feed in feeds)} / {len(feeds)}"
+    fresh = f"{sum(price.fresh for price in live.prices.values())} / {len(homes_of(catalogue))}"
+    rate = f"{sum(feed.status.ticks_per_s for feed in feeds):,.0f}" if live.reporting else "–"
+    oldest = max(live.prices.items(), key=lambda item: item[1].age_ms, default=None)
+    where = " at ".join(oldest[0]) if oldest else "no price yet"
+    return [
+        Figure("feeds_live", "Feeds live", feeds_live, "of those that are enabled"),
+        Figure("assets_fresh", "Assets fresh", fresh, "at their home exchange"),
+        Figure("ticks_per_s", "Ticks per second", rate, "written to the board"),
+        Figure("oldest_home", "Oldest home price", "", where, oldest[1].age_ms if oldest else None),
+    ]
+
+
+def figure_rows(live: Live, catalogue: Catalogue, clock: Clock) -> Mapping[str, Row]:
+    """Return a row `figure/<key>` per figure."""
+    now_ms = clock.now_ms()
+    return {
+        f"figure/{key}": {"text": text, "note": note, "at_ms": None if age_ms is None else now_ms - age_ms}
+        for key, _, text, note, age_ms in figures(live, catalogue)
+    }
+
+
 def listing_rows(
     board: Board, listings: Iterable[tuple[str, str]], parameters: Parameters, clock: Clock
 ) -> Mapping[str, Row]:
@@ -146,19 +197,3 @@ def listing_rows(
             at_ms = clock.at_ms(mono_ns - price.age_ns(mono_ns))
             rows[f"{asset}@{exchange}"] = {"price": price.price, "at_ms": at_ms}
     return rows
-
-
-def trail_points(trail: Iterable[str], *, width: int, height: int) -> str:
-    """Return the points of an SVG polyline: the newest at the right edge, scaled to the trail's own range."""
-    values = [float(price) for price in trail]  # a picture: a few digits will do
-    if len(values) < 2:
-        return ""
-    low, high = min(values), max(values)
-    span = high - low or 1.0
-    middle = high == low
-    left = TRAIL_POINTS - len(values)
-    return " ".join(
-        f"{(left + number) * width / (TRAIL_POINTS - 1):.1f},"
-        f"{height / 2 if middle else height - 2 - (value - low) * (height - 4) / span:.1f}"
-        for number, value in enumerate(values)
-    )

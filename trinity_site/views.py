@@ -1,7 +1,6 @@
 """The public pages. They read the board and the catalogue in memory; none of them asks the database."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -16,12 +15,11 @@ from pricing import openapi
 from pricing.catalogue import EMPTY, Catalogue
 from pricing.parameters import Parameters
 from pricing.protocol import PROBLEMS, Problem, render_problem, shorten
-from trinity_site.readings import SHOWN_ASSETS, trail_points, verdict
+from trinity_site.readings import headline, shown_assets
 from trinity_site.reference import Reference, make_reference
 from trinity_site.runtime import Runtime
 
 STATE_WORDS = {"live": "live", "delayed": "delayed", "silent": "no data"}
-TRAIL_WIDTH, TRAIL_HEIGHT = 120, 32  # as in home.js
 
 Context = dict[str, Any]  # Any: what a template is given
 
@@ -53,7 +51,7 @@ async def status(request: HttpRequest) -> HttpResponse:
     rows = exchange_rows(runtime)
     context: Context = {
         "exchanges": rows,
-        "verdict": verdict(rows),
+        "headline": headline(rows),
         "ttl_s": parameters_of(runtime).price_ttl_ms // 1000,
     }
     return page(request, "status", context)
@@ -125,22 +123,15 @@ def price_cards(runtime: Runtime | None, catalogue: Catalogue) -> list[Context]:
     reading = runtime.live.reading
     mono_ns = reading.clock.mono_ns()
     now_ms, prices = reading.clock.at_ms(mono_ns), reading.prices(mono_ns)
-    cards = []
-    for asset in SHOWN_ASSETS:
-        if asset in catalogue.assets:
-            row = prices.get(asset, {})
-            trail = reading.trails[asset]
-            cards.append(
-                {
-                    "asset": asset,
-                    **row,
-                    "age_ms": max(0, now_ms - row["at_ms"]) if row else "",
-                    "trail": " ".join(trail),
-                    "trend": "down" if trail and Decimal(trail[-1]) < Decimal(trail[0]) else "up",
-                    "points": trail_points(trail, width=TRAIL_WIDTH, height=TRAIL_HEIGHT),
-                }
-            )
-    return cards
+    return [
+        {
+            "asset": asset,
+            "trail": " ".join(reading.trails.get(asset, ())),
+            "age_ms": max(0, now_ms - prices[asset]["at_ms"]) if asset in prices else "",
+            **prices.get(asset, {}),
+        }
+        for asset in shown_assets(catalogue)
+    ]
 
 
 def exchange_rows(runtime: Runtime | None) -> list[Context]:

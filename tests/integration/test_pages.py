@@ -41,11 +41,17 @@ async def text_of(path: str, runtime: Any = None) -> str:
     return str(answer.content.decode())
 
 
+async def test_home_page_shows_what_is_listed_whatever_it_is_called() -> None:
+    listed = runtime_of(board_of(time.monotonic_ns()), catalogue_of("PEPE"))
+    assert '<li class="card" data-price="PEPE"' in await text_of("/", listed)
+    assert "No assets are listed yet" not in await text_of("/", listed)
+
+
 async def test_home_page_shows_the_price_with_every_digit(runtime: Any) -> None:
     text = await text_of("/", runtime)
     card = re.search(r'<li class="card" data-price="BTC".*?</li>', text, re.DOTALL)
     assert card is not None
-    assert '<span data-field="price">67,123.450</span>' in card.group()
+    assert '<span data-field="price">67123.450</span>' in card.group()
     assert 'data-digits="67123.450"' in card.group()
     assert "Coinbase" in card.group()
 

@@ -210,10 +210,10 @@ def test_status_page_tells_a_delayed_exchange_and_its_recovery(
     expect(row).to_have_attribute("data-state", "live")
     simulator.fault("gemini", "silence")
     expect(row).to_have_attribute("data-state", "delayed", timeout=30_000)
-    expect(visitor.page.locator("[data-verdict]")).to_contain_text("not from Gemini")
+    expect(visitor.page.locator("[data-headline]")).to_contain_text("not from Gemini")
     simulator.clear("gemini")
     expect(row).to_have_attribute("data-state", "live", timeout=30_000)
-    expect(visitor.page.locator("[data-verdict]")).to_have_text("All exchanges are live.")
+    expect(visitor.page.locator("[data-headline]")).to_have_text("All exchanges are live.")
 
 
 def test_chosen_theme_is_remembered(visitor: Visitor) -> None:

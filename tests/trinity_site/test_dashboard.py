@@ -7,16 +7,17 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 
-from exchanges.feed.status import FeedStatus
+from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.models import ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed, toggle_feed
 from pricing._board import BoardWriter
-from tests.exchanges.boards import make_board, state_with, write_price
+from tests.exchanges.boards import WALL_NS, make_board, state_with, write_price
 from tests.exchanges.rows import feed_row
 from trinity_site.dashboard import dashboard, environment, feeds_badge
 
 pytestmark = pytest.mark.django_db
 AUTHOR = Author(Door.COMMAND)
+LIVE = FeedStatus(state="live", ticks_per_s=7.0)
 BTC = {"asset": "BTC", "symbol": "BTC-USD", "category": "Major Currencies", "home": True}
 
 
@@ -36,18 +37,18 @@ def shown(user: User, board: BoardWriter | None) -> dict[str, Any]:  # Any: a te
 
 
 def figures(context: dict[str, Any]) -> dict[str, str]:
-    return {card.key: card.figure for card in context["cards"]}
+    return {card.key: card.text or str(card.age_ms) for card in context["cards"]}
 
 
 def test_cards_count_what_is_live_and_fresh(admin_user: User) -> None:
     now = time.monotonic_ns()
-    board = make_board(now, plain=FeedStatus(state="live"), other=FeedStatus(state="backoff", detail="no"))
+    board = make_board(now, plain=LIVE, other=FeedStatus(state="backoff", detail="no"))
     write_price(board, "BTC", "plain", "1", mono_ns=now)
     write_price(board, "ETH", "plain", "1", mono_ns=now - 60 * 10**9)
     context = shown(admin_user, board)
     cards = figures(context)
-    assert (cards["feeds_live"], cards["assets_fresh"], cards["oldest_home"]) == ("1 / 2", "1 / 2", "1 min")
-    assert cards["ticks_per_s"] == "0"
+    assert (cards["feeds_live"], cards["assets_fresh"], cards["ticks_per_s"]) == ("1 / 2", "1 / 2", "7")
+    assert int(cards["oldest_home"]) >= 60_000
     assert context["badge"] == "1/2"
 
 
@@ -59,6 +60,28 @@ def test_needs_name_what_is_wrong_with_enabled_feeds(admin_user: User) -> None:
         ("refused", "Plain: 7 symbols refused: A, B, C, D, E and 2 more"),
         ("quiet", "Plain: 1 assets stuck: ETH"),
     }
+
+
+def refused_tick(reason: str, *, ago_s: int) -> RefusedTick:
+    return RefusedTick(WALL_NS - ago_s * 10**9, "BTC-USD", reason, "")
+
+
+def test_need_about_refusals_leads_to_them(admin_user: User) -> None:
+    recent = [refused_tick("bad_price", ago_s=10), refused_tick("bad_time", ago_s=70)]
+    plain = FeedStatus(
+        state="live",
+        refused_symbols={"A": "no"},
+        stuck_assets=["ETH"],
+        recent_refusals=[*recent, refused_tick("repeat", ago_s=1)],
+    )
+    needs = shown(admin_user, make_board(time.monotonic_ns(), plain=plain, other=LIVE))["needs"]
+    assert {need.link for need in needs} == {"/admin/exchanges/exchangefeed/plain/change/#refused"}
+    assert needs[-1].text == "Plain: ticks refused just now: bad_price"
+
+
+def test_ticks_refused_as_usual_need_nobody(admin_user: User) -> None:
+    plain = FeedStatus(state="live", recent_refusals=[refused_tick("older", ago_s=1)])
+    assert shown(admin_user, make_board(time.monotonic_ns(), plain=plain, other=LIVE))["needs"] == []
 
 
 def test_disabled_feed_needs_nobody(admin_user: User) -> None:

@@ -5,25 +5,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchanges.feed.status import FeedStatus
+from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.live import read_live
 from pricing._board import BoardWriter
-from pricing.catalogue import Catalogue, PublicView
+from pricing.catalogue import AssetInfo, Catalogue, ListingInfo, PublicView
 from pricing.parameters import Parameters
-from tests.exchanges.boards import NOW_NS, make_board, write_price
+from tests.exchanges.boards import NOW_NS, WALL_NS, make_board, write_price
 from tests.trinity_site.pages import board_of, catalogue_of
 from trinity_site.readings import (
+    SHOWN_ASSETS,
     TRAIL_POINTS,
     Clock,
     PublicReading,
     feed_rows,
+    figure_rows,
+    headline,
+    homes_of,
     listing_rows,
+    shown_assets,
     state_of,
-    trail_points,
-    verdict,
 )
 
 SECOND_NS = 1_000_000_000
+LISTING = ListingInfo("x", "X", enabled=True, prewarm=True)
 
 
 class Time:
@@ -92,6 +96,27 @@ def test_price_of_an_exchange_that_is_taken_out_is_not_shown(board: BoardWriter,
     assert "exchange/kraken" not in rows
 
 
+def catalogue_by_category(**assets: tuple[str, int]) -> Catalogue:
+    return Catalogue(
+        {},
+        {
+            name: AssetInfo(name, category, None, (LISTING,) * count)
+            for name, (category, count) in assets.items()
+        },
+    )
+
+
+def test_majors_come_first_and_of_them_what_most_exchanges_list() -> None:
+    majors = {"SOL": ("Major Currencies", 6), "ADA": ("Major Currencies", 5), "BTC": ("Major Currencies", 5)}
+    catalogue = catalogue_by_category(AAVE=("DeFi", 6), **majors)
+    assert shown_assets(catalogue) == ["BTC", "SOL", "ADA", "AAVE"]
+
+
+def test_what_is_listed_is_shown_whatever_it_is_called() -> None:
+    catalogue = catalogue_by_category(**{f"X{number}": ("Meme Coins", 1) for number in range(20)})
+    assert len(shown_assets(catalogue)) == SHOWN_ASSETS
+
+
 def test_row_stays_the_same_while_nothing_happens(board: BoardWriter, now: Time) -> None:
     write_price(board, "BTC", "coinbase", "1.10")
     reading = reading_of(board, now)
@@ -107,7 +132,7 @@ def test_trail_keeps_the_last_minute(board: BoardWriter, now: Time) -> None:
         reading.read()
     trail = list(reading.trails["BTC"])
     assert (len(trail), trail[0], trail[-1]) == (TRAIL_POINTS, "5", "64")
-    assert not reading.trails["ETH"]  # without a price there is no point
+    assert "ETH" not in reading.trails  # without a price there is no point
 
 
 def test_exchange_is_delayed_when_its_newest_price_is_not_fresh(board: BoardWriter, now: Time) -> None:
@@ -116,7 +141,7 @@ def test_exchange_is_delayed_when_its_newest_price_is_not_fresh(board: BoardWrit
     rows = reading_of(board, now).read()
     assert rows["exchange/coinbase"] == {"name": "Coinbase", "state": "delayed", "at_ms": -14_000}
     assert rows["exchange/kraken"]["state"] == "live"
-    assert rows["verdict"] == {
+    assert rows["headline"] == {
         "state": "delayed",
         "text": "Prices are live; not from Coinbase at the moment.",
     }
@@ -138,8 +163,8 @@ def test_state_follows_the_age_of_the_newest_price(age_ms: int | None, state: st
         (["live", "silent"], "delayed"),
     ],
 )
-def test_verdict_over_all_exchanges(states: list[str], state: str) -> None:
-    assert verdict([{"name": "X", "state": one} for one in states])["state"] == state
+def test_headline_over_all_exchanges(states: list[str], state: str) -> None:
+    assert headline([{"name": "X", "state": one} for one in states])["state"] == state
 
 
 def feed_rows_of(board: BoardWriter, now: Time) -> Any:  # Any: rows of JSON values
@@ -150,6 +175,7 @@ def feed_rows_of(board: BoardWriter, now: Time) -> Any:  # Any: rows of JSON val
 def test_feed_row_tells_what_the_feed_process_reports(now: Time) -> None:
     status = FeedStatus(
         state="quiet", detail="no trades", ticks=5, symbols=3, live=2, reconnects=1,
+        recent_refusals=[RefusedTick(WALL_NS, "X", "future", ""), RefusedTick(WALL_NS, "X", "older", "")],
         refused_symbols={"X": "no"}, refusals={"future": 2, "older": 3}, stuck_assets=["BTC"],
     )  # fmt: skip
     board = make_board(NOW_NS, kraken=status)
@@ -158,7 +184,7 @@ def test_feed_row_tells_what_the_feed_process_reports(now: Time) -> None:
     assert rows["node"]["reporting"] is True
     assert rows["feed/kraken"] == {
         "state": "quiet", "detail": "no trades", "at_ms": -1_000, "ticks": 5, "symbols": 3, "live": 2,
-        "refused": 1, "refused_ticks": 5, "reconnects": 1, "stuck": 1,
+        "refused": 1, "refused_ticks": 5, "reconnects": 1, "stuck": 1, "troubles": ["future"],
     }  # fmt: skip
 
 
@@ -178,14 +204,33 @@ def test_listing_rows_hold_the_asked_listings_that_have_a_price(board: BoardWrit
     }
 
 
-@pytest.mark.parametrize(
-    ("trail", "points"),
-    [
-        ([], ""),
-        (["1"], ""),
-        (["5", "5"], "118.0,16.0 120.0,16.0"),
-        (["1", "3", "2"], "115.9,30.0 118.0,2.0 120.0,16.0"),
-    ],
-)
-def test_trail_is_drawn_from_the_right_edge_within_its_own_range(trail: list[str], points: str) -> None:
-    assert trail_points(trail, width=120, height=32) == points
+def figures_of(board: BoardWriter, now: Time, catalogue: Catalogue) -> Any:  # Any: rows of JSON values
+    live = read_live(board, homes_of(catalogue), mono_ns=now.ns, parameters=Parameters())
+    return figure_rows(live, catalogue, Clock(now))
+
+
+def test_figures_sum_up_feeds_and_home_prices(now: Time) -> None:
+    live = FeedStatus(state="live", ticks_per_s=1_200.4)
+    board = make_board(NOW_NS, coinbase=live, kraken=FeedStatus(state="backoff", ticks_per_s=30.0))
+    write_price(board, "BTC", "coinbase", "1")
+    write_price(board, "ETH", "coinbase", "1", mono_ns=NOW_NS - 60 * SECOND_NS)
+    write_price(board, "ETH", "kraken", "1", mono_ns=NOW_NS - 90 * SECOND_NS)  # not its home
+    rows = figures_of(board, now, catalogue_of("BTC", "ETH", "SOL"))
+    assert {name: row["text"] for name, row in rows.items()} == {
+        "figure/feeds_live": "1 / 2",
+        "figure/assets_fresh": "1 / 3",
+        "figure/ticks_per_s": "1,230",
+        "figure/oldest_home": "",
+    }
+    assert (rows["figure/oldest_home"]["note"], rows["figure/oldest_home"]["at_ms"]) == (
+        "ETH at coinbase",
+        -60_000,
+    )
+
+
+def test_figures_do_not_tell_the_rate_of_a_dead_feed_process(now: Time) -> None:
+    board = make_board(NOW_NS, coinbase=FeedStatus(state="live", ticks_per_s=9.0))
+    now.ns += 6 * SECOND_NS
+    rows = figures_of(board, now, catalogue_of("BTC"))
+    assert (rows["figure/ticks_per_s"]["text"], rows["figure/feeds_live"]["text"]) == ("–", "0 / 2")
+    assert rows["figure/oldest_home"] == {"text": "", "note": "no price yet", "at_ms": None}

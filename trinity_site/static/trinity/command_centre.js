@@ -2,25 +2,30 @@
 "use strict";
 
 (() => {
-  const REFRESH_MS = 5_000;
+  const REFRESH_MS = 2_000;
   const MOST_LISTINGS = 200; // as in consumers.py
   const liveModule = new URL("live.js", document.currentScript.src);
 
   document.addEventListener("DOMContentLoaded", async () => {
     const sidebar = document.querySelector("#nav-sidebar");
     if (!sidebar && !document.querySelector("[data-feed]")) return; // nobody is signed in here
-    const { ageText, priceText, watch } = await import(liveModule);
+    const { ageText, watch } = await import(liveModule);
 
+    const known = new Map();
+    let ttl = Infinity;
+    const refreshNeeds = sparingly(() => renew(location.href, ["[data-list]", "#nav-sidebar-apps a[href]"]));
+    const refusals = document.querySelector("[data-refusals]");
+    const refreshRefusals = sparingly(() => renew("../refusals/", ["[data-refusals]"]));
+
+    for (const cell of document.querySelectorAll("[data-age-ms]")) {
+      if (cell.dataset.ageMs) setAge(cell, performance.now() - Number(cell.dataset.ageMs));
+    }
     watch("/admin/live/feeds", { onRows: showFeeds });
     const listings = namedListings();
     if (listings.length) {
       watch(`/admin/live/listings?${new URLSearchParams({ of: listings.join(",") })}`, { onRows: showListings });
     }
     setInterval(growOlder, 500);
-    if (document.querySelector("[data-page=dashboard]")) setInterval(refreshFigures, REFRESH_MS);
-
-    const known = new Map();
-    let ttl = Infinity;
 
     function showFeeds(rows, gone, full) {
       let news = false;
@@ -29,15 +34,26 @@
         if (before || !full) news ||= needsLook(before, row);
         known.set(name, row);
         if (name.startsWith("feed/")) showFeed(name.slice(5), row);
+        if (name.startsWith("figure/")) showFigure(name.slice(7), row);
       }
       for (const name of gone) known.delete(name);
-      if (news || gone.length) refreshFigures();
+      if (news || gone.length) refreshNeeds();
     }
 
     /** What the list of needs and the badge in the sidebar are made of. */
     function needsLook(before, row) {
-      const parts = ["state", "detail", "refused", "stuck", "reporting"];
-      return !before || parts.some((part) => before[part] !== row[part]);
+      const parts = ["state", "detail", "refused", "stuck", "troubles", "reporting"];
+      return !before || parts.some((part) => String(before[part]) !== String(row[part]));
+    }
+
+    function showFigure(key, row) {
+      for (const figure of document.querySelectorAll(`[data-kpi="${CSS.escape(key)}"]`)) {
+        if (row.text) figure.textContent = row.text;
+        else setAge(figure, row.at);
+      }
+      for (const note of document.querySelectorAll(`[data-kpi-note="${CSS.escape(key)}"]`)) {
+        note.textContent = row.note;
+      }
     }
 
     function showFeed(name, row) {
@@ -46,6 +62,10 @@
         if (field === "state") showState(cell, row);
         else if (field === "last_tick_age_ms") setAge(cell, row.at);
         else if (field in row) cell.textContent = asText(row[field]);
+      }
+      if (refusals?.dataset.refusals === name) {
+        const counts = [row.refused_ticks, row.refused, row.stuck].join();
+        if (refusals.dataset.shown !== counts) refreshRefusals();
       }
     }
 
@@ -106,30 +126,44 @@
       return typeof value === "number" ? value.toLocaleString("en-US") : value;
     }
 
-    /** Take the figures, the list of needs and the sidebar's badges from this page as the server makes it now. */
-    async function refreshFigures() {
-      if (document.hidden || refreshFigures.busy) return;
-      refreshFigures.busy = true;
-      try {
-        const answer = await fetch(location.href, { cache: "no-store", redirect: "error" });
-        if (!answer.ok) return;
-        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        for (const selector of ["[data-kpi]", "[data-kpi-note]", "[data-list]"]) replaceAll(selector, fresh);
-        replaceAll("#nav-sidebar-apps a[href]", fresh);
-      } catch {
-        // the node is away or the session is over: what is shown stays, and the ages say how old it is
-      } finally {
-        refreshFigures.busy = false;
-      }
+    /** Take parts of the page anew from the server. */
+    async function renew(address, selectors) {
+      const answer = await fetch(address, { cache: "no-store", redirect: "error" });
+      if (!answer.ok) return;
+      const made = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const selector of selectors) replaceAll(selector, made);
     }
 
-    function replaceAll(selector, fresh) {
+    function replaceAll(selector, page) {
       const shown = document.querySelectorAll(selector);
-      const made = fresh.querySelectorAll(selector);
+      const made = page.querySelectorAll(selector);
       if (shown.length !== made.length) return; // another page: a form that answered with errors, perhaps
       shown.forEach((element, number) => {
+        Object.assign(element.dataset, made[number].dataset);
         if (element.innerHTML !== made[number].innerHTML) element.replaceChildren(...made[number].childNodes);
       });
     }
   });
+
+  /** Wrap an action: it is done soon after it was asked for, while the page is seen, and not too often. */
+  function sparingly(act) {
+    let timer = 0;
+    let before = -Infinity;
+    const attempt = async () => {
+      if (document.hidden) {
+        document.addEventListener("visibilitychange", attempt, { once: true });
+        return;
+      }
+      before = performance.now();
+      try {
+        await act();
+      } catch {
+        // the node is away or the session is over: what is shown stays, and the ages say how old it is
+      }
+      timer = 0;
+    };
+    return () => {
+      timer ||= setTimeout(attempt, Math.max(0, before + REFRESH_MS - performance.now()));
+    };
+  }
 })();

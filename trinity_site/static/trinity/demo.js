@@ -1,5 +1,7 @@
 // The demo: choose an exchange, then one of its assets; see the question as curl and the answer as it came.
 
+import { colouredJson } from "./json.js";
+
 const form = document.querySelector("[data-demo]");
 const exchanges = form.elements.exchange;
 const assets = form.elements.asset;
@@ -29,7 +31,7 @@ async function ask() {
     return;
   }
   if (number !== newest) return;
-  showJson(body);
+  answer.replaceChildren(...colouredJson(JSON.stringify(body, null, 2))); // one member a line
   const took = Math.max(1, Math.round(performance.now() - began));
   summary.textContent = status === 200
     ? `${body.asset}: ${body.price} ${body.quote} from ${body.exchange}, answered in ${took} ms`
@@ -41,24 +43,6 @@ function showFailure() {
   answer.replaceChildren();
   summary.textContent = "The node does not answer. Is it running?";
   summary.dataset.ok = "false";
-}
-
-const PARTS = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\d+(?:\.\d+)?|\b(?:true|false|null)\b/g;
-
-/** Show JSON one member a line, as text in coloured pieces. */
-function showJson(body) {
-  const text = JSON.stringify(body, null, 2);
-  const pieces = [];
-  let end = 0;
-  for (const match of text.matchAll(PARTS)) {
-    const [all, quoted, colon] = match;
-    const piece = document.createElement("span");
-    piece.className = colon ? "json-key" : quoted ? "json-text" : "json-value";
-    piece.textContent = colon ? quoted : all;
-    pieces.push(text.slice(end, match.index), piece);
-    end = match.index + (colon ? quoted.length : all.length);
-  }
-  answer.replaceChildren(...pieces, text.slice(end));
 }
 
 /** Offer the assets of the chosen exchange, keeping the chosen asset where it is listed there too. */

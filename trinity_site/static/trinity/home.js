@@ -26,6 +26,11 @@ for (const element of document.querySelectorAll("[data-price]")) {
     points: (element.dataset.trail ?? "").split(" ").filter(Boolean).map(Number),
   };
   cards.set(element.dataset.price, card);
+  if (card.digits) card.price.textContent = priceText(card.digits);
+  drawTrail(card);
+}
+for (const element of document.querySelectorAll("[data-age-ms]:not([data-price])")) {
+  if (element.dataset.ageMs) element.dataset.since = performance.now() - Number(element.dataset.ageMs);
 }
 
 function showPrice(asset, row) {
@@ -67,8 +72,8 @@ function forgetExchange(name) {
   document.dispatchEvent(new CustomEvent("exchange", { detail: { name, gone: true } }));
 }
 
-function showVerdict(row) {
-  const element = document.querySelector("[data-verdict]");
+function showHeadline(row) {
+  const element = document.querySelector("[data-headline]");
   if (!element || element.dataset.state === row.state && element.textContent === row.text) return;
   element.dataset.state = row.state;
   element.querySelector("[data-field=text]").textContent = row.text;
@@ -92,12 +97,16 @@ function growTrails() {
     if (card.digits === "") continue;
     card.points.push(Number(card.digits));
     if (card.points.length > TRAIL_POINTS) card.points.shift();
-    card.trail.setAttribute("points", trailPoints(card.points));
-    card.element.dataset.trend = card.points.at(-1) < card.points[0] ? "down" : "up";
+    drawTrail(card);
   }
 }
 
-/** The same picture as `trail_points` draws on the server. */
+function drawTrail(card) {
+  card.trail.setAttribute("points", trailPoints(card.points));
+  card.element.dataset.trend = card.points.at(-1) < card.points[0] ? "down" : "up";
+}
+
+/** Return the points of a line: the newest at the right edge, scaled to the trail's own range. */
 function trailPoints(values) {
   if (values.length < 2) return "";
   const low = Math.min(...values);
@@ -135,7 +144,7 @@ watch("/live/prices", {
       const [kind, key] = name.split("/");
       if (kind === "price") showPrice(key, row);
       else if (kind === "exchange") showExchange(key, row);
-      else showVerdict(row);
+      else showHeadline(row);
     }
     for (const name of gone) if (name.startsWith("exchange/")) forgetExchange(name.slice(9));
     growOlder();
