@@ -6,6 +6,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 from csp.middleware import CSPMiddleware, PolicyParts
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -60,5 +61,8 @@ def _refusal(
         request.method == "GET"
         and request.get_preferred_type(["text/html", "application/json"]) == "text/html"
     ):
+        messages.warning(
+            request, "The command centre needs a second factor. Activate one, then go on to /admin/."
+        )
         return HttpResponseRedirect(reverse("mfa_index"))
     return HttpResponse("The staff needs a second factor: set it up at /account/second-factor/.", status=403)

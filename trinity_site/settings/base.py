@@ -81,8 +81,8 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "trinity_site.middleware.second_factor",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "trinity_site.middleware.second_factor",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 

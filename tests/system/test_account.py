@@ -1,0 +1,231 @@
+"""Signing in and keys in a real browser on a real node, by keyboard alone, in light and in dark."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
+from playwright.sync_api import Browser, Page, expect
+
+from billing import keys
+from tests.system.browser import Visitor, first_administrator, open_browser
+from tests.system.nodes import Node, make_database, wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(180)]
+CODE = re.compile(rb"^([A-Z0-9]{3,5}-?[A-Z0-9]{3,5})\r?$", re.MULTILINE)
+PICTURES = os.environ.get("TEST_PICTURES", "")  # a folder to look at the pages in
+SCHEMES = ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    folder = tmp_path_factory.mktemp("node")
+    make_database(folder)
+    node = Node(folder, TRINITY_STAFF_SECOND_FACTOR="1")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.clear_away()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+class Keyboard:
+    """A person with no mouse."""
+
+    def __init__(self, visitor: Visitor, scheme: str) -> None:
+        self.visitor = visitor
+        self.page: Page = visitor.page
+        self.scheme = scheme
+
+    def go(self, name: str) -> None:
+        """Press Tab until the control called *name* has the focus, visibly, and then Enter."""
+        self.reach(name)
+        self.enter()
+
+    def enter(self) -> None:
+        with self.page.expect_navigation():
+            self.page.keyboard.press("Enter")
+
+    def reach(self, name: str) -> None:
+        for _ in range(80):
+            self.page.keyboard.press("Tab")
+            focused = self.page.evaluate(
+                """() => {
+                    const node = document.activeElement;
+                    const label = node.labels?.[0]?.innerText ?? "";
+                    const shown = getComputedStyle(node).outlineStyle !== "none";
+                    return [node.ariaLabel || label || node.innerText || "", shown];
+                }"""
+            )
+            if focused[0].strip() == name:
+                assert focused[1], f"the focus on {name} is not visible"
+                return
+        raise AssertionError(f"{name} cannot be reached with Tab on {self.page.url}")
+
+    def write(self, name: str, text: str) -> None:
+        self.reach(name)
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(text)
+
+    def picture(self, name: str) -> None:
+        if PICTURES:
+            self.page.wait_for_load_state("networkidle")
+            self.page.screenshot(path=Path(PICTURES, f"{name}-{self.scheme}.png"), full_page=True)
+
+    def title(self, text: str) -> None:
+        expect(self.page.get_by_role("heading", name=text, exact=True).first).to_be_visible()
+
+
+@pytest.fixture(params=SCHEMES)
+def person(browser: Browser, node: Node, request: pytest.FixtureRequest) -> Iterator[Keyboard]:
+    visitor = Visitor(browser, node, color_scheme=request.param, viewport={"width": 1280, "height": 800})
+    yield Keyboard(visitor, request.param)
+    visitor.close()
+    assert visitor.complaints == []
+
+
+def code_for(node: Node, since_s: float) -> str:
+    """Wait for the newest mail of the node and return the code in it."""
+    found: list[bytes] = []
+
+    def has_come() -> bool:
+        mails = [path for path in (node.folder / "mail").glob("*") if path.stat().st_mtime >= since_s]
+        found[:] = [code for path in mails for code in CODE.findall(path.read_bytes())]
+        return bool(found)
+
+    wait_until(has_come, lambda: node.said)
+    return found[-1].decode()
+
+
+def test_customer_opens_an_account_and_looks_after_keys(node: Node, person: Keyboard) -> None:
+    page, email = person.page, f"{person.scheme}@example.com"
+    person.visitor.visit("/account/")
+    person.title("Sign in")
+    person.picture("login")
+    person.go("Open an account")
+    person.title("Open an account")
+    person.picture("signup")
+    asked_s = time.time() - 1
+    person.write("Email", email)
+    person.enter()
+    person.write("Code", "WRNG-WRNG")
+    person.enter()
+    expect(page.get_by_text("Incorrect code")).to_be_visible()
+    person.picture("code")
+    person.write("Code", code_for(node, asked_s))
+    person.enter()
+    person.title("Account")
+    person.picture("account-empty")
+
+    person.go("New key")
+    person.write("Name", "price bot")
+    person.write("Allowed networks", "10.1.2.3/8")
+    person.go("Make the key")
+    expect(page.get_by_text("did you mean 10.0.0.0/8")).to_be_visible()
+    person.picture("key-form")
+    person.write("Allowed networks", "127.0.0.0/8")
+    person.go("Make the key")
+    person.title("Your new key")
+    text = page.locator("#key").inner_text()
+    assert keys.is_wellformed(text)
+    person.picture("key-created")
+    page.reload()
+    person.title("Account")
+    assert text not in page.content()
+    assert page.locator("tbody tr").count() == 1
+
+    person.go("Rotate price bot")
+    person.picture("key-rotate")
+    person.go("Make the new key")
+    assert page.locator("#key").inner_text() != text
+    person.go("I have kept it")
+    assert page.locator("tbody tr").count() == 2
+    person.picture("account")
+    person.go("Revoke price bot")
+    person.picture("key-revoke")
+    person.go("Revoke at once")
+    expect(page.get_by_text("is revoked")).to_be_visible()
+    assert page.locator("tbody tr").count() == 1
+    person.go("Sign out")
+    page.wait_for_url(f"{person.visitor.site}/")
+
+
+@pytest.fixture(scope="module")
+def administrator(node: Node) -> dict[str, str]:
+    return first_administrator(node)
+
+
+@pytest.fixture(scope="module")
+def second_factor() -> dict[str, str]:
+    return {}
+
+
+def test_operator_sets_up_a_second_factor_and_makes_a_key(
+    person: Keyboard, administrator: dict[str, str], second_factor: dict[str, str]
+) -> None:
+    page = person.page
+    person.visitor.visit("/admin/")
+    person.title("Operators")
+    person.picture("staff-login")
+    page.get_by_label("User name").fill(administrator["username"])
+    page.get_by_label("Password").fill(administrator["password"])
+    person.enter()
+    if second_factor:
+        person.picture("second-factor-ask")
+        person.write("Code", current_code(second_factor["secret"], second_factor["used"]))
+        person.enter()
+    else:
+        set_up_second_factor(person, administrator, second_factor)
+    page.wait_for_selector("[data-page=dashboard]")
+    person.picture("admin-home")
+    for name, path in (
+        ("admin-plans", "plan/"),
+        ("admin-accounts", "account/"),
+        ("admin-keys", "apikey/"),
+        ("admin-counts", "monthlycount/"),
+        ("admin-events", "securityevent/"),
+        ("admin-key-add", "apikey/add/"),
+    ):
+        person.visitor.visit(f"/admin/billing/{path}")
+        page.wait_for_load_state("networkidle")
+        person.picture(name)
+    person.visitor.visit("/admin/billing/apikey/")
+    if page.locator("#result_list a[href*='/change/']").count():
+        page.locator("#result_list a[href*='/change/']").first.click()
+        page.wait_for_load_state("networkidle")
+        person.picture("admin-key")
+
+
+def set_up_second_factor(person: Keyboard, who: dict[str, str], second_factor: dict[str, str]) -> None:
+    page = person.page
+    person.title("Two-Factor Authentication")
+    person.picture("second-factor")
+    page.get_by_role("link", name="Activate").click()
+    page.get_by_label("Password").fill(who["password"])
+    person.picture("reauthenticate")
+    person.enter()
+    person.title("Activate Authenticator App")
+    person.picture("totp")
+    second_factor["secret"] = page.locator("#authenticator_secret").input_value()
+    second_factor["used"] = current_code(second_factor["secret"], "")
+    page.get_by_label("Authenticator code").fill(second_factor["used"])
+    person.enter()
+    page.wait_for_url("**/recovery-codes/**")
+    person.picture("recovery-codes")
+    person.visitor.visit("/admin/")
+
+
+def current_code(secret: str, used: str) -> str:
+    """Return a code that is good now and was not used before: each is taken once."""
+    counters = list(yield_hotp_counters_from_time())
+    codes = [format_hotp_value(hotp_value(secret, counter)) for counter in counters]
+    return next((code for code in codes if code != used), codes[0])
