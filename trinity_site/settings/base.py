@@ -352,6 +352,7 @@ UNFOLD = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"seldom": {"()": "trinity_site.logs.Seldom"}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": TRINITY_LOG_LEVEL},
@@ -359,6 +360,8 @@ LOGGING = {
         # Django's own handlers mail people and print twice; the root's one is enough.
         "django": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
         "django.server": {"handlers": [], "level": TRINITY_LOG_LEVEL, "propagate": True},
+        # Any stranger can send a wrong Host as often as he likes.
+        "django.security.DisallowedHost": {"filters": ["seldom"], "handlers": [], "propagate": True},
         # Below warnings uvicorn writes three lines with the address for every page that watches.
         "uvicorn.error": {"level": "WARNING"},
         # One line for each connection to the simulator says nothing.
