@@ -65,12 +65,15 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unknown_exchange": (404, "The exchange is not listed, or does not list the asset"),
     "unknown_category": (404, "No asset is in this category"),
     "method_not_allowed": (405, "This address does not answer that method"),
-    "request_timeout": (408, "The body did not arrive in time"),
+    "request_timeout": (408, "The request did not arrive in time"),
     "too_large": (413, "The body is too large"),
+    "url_too_long": (414, "The address is too long"),
     "unsupported_media_type": (415, "The body must be JSON"),
+    "head_too_large": (431, "The headers are too large, or too many"),
     "stale": (503, "No price is as fresh as asked"),
     "too_few_sources": (503, "Fewer exchanges have a fresh price than asked"),
     "unavailable": (503, "No fresh price is known"),
+    "too_many_connections": (503, "No further connection is taken"),
     "internal_error": (500, "Something went wrong here"),
 }
 

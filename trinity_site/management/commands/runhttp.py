@@ -10,11 +10,12 @@ import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from pricing.doors import Limits
+from pricing.edge import EdgeConfig
 from trinity_site.asgi import Application
 from trinity_site.management.commands.runnode import listen
 from trinity_site.roles import FIRST_HTTP_ROW
 
-CONNECTIONS = 4_000  # one worker's; more are told 503 at once
 KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection, so that it never meets a closed one
 GRACE_S = 5  # for answers under way when the worker is stopped; the supervisor kills after 8 s
 WEBSOCKET_FRAME_BYTES = 65_536
@@ -36,18 +37,17 @@ class Command(BaseCommand):
             adopt(options["fd"]) or listen(bind, settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
             adopt(options["health_fd"]) or listen(bind, settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
         ]
-        config = uvicorn.Config(
+        config = EdgeConfig(
             Application(row=options["row"]),
+            limits=Limits(connections_per_address=settings.TRINITY_CONNECTIONS_PER_ADDRESS),
+            health_port=settings.TRINITY_HEALTH_PORT,
             loop="uvloop",
-            http="httptools",
-            ws="websockets-sansio",
             ws_max_size=WEBSOCKET_FRAME_BYTES,
             lifespan="on",
             log_config=None,  # the settings have configured logging
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
@@ -61,6 +61,6 @@ def adopt(descriptor: int | None) -> socket.socket | None:
 
 
 def raise_descriptor_limit() -> None:
-    """Allow as many open files as the system lets us: the usual 1,024 are fewer than CONNECTIONS."""
+    """Allow as many open files as the system lets us: the usual 1,024 are fewer than Limits.connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
