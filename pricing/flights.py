@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
-from pricing.seldom import Seldom
+from telemetry.seldom import Seldom
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

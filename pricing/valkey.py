@@ -22,7 +22,7 @@ from pricing.board import Board, LivePrice
 from pricing.exceptions import Tier2Error
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
-from pricing.seldom import Seldom
+from telemetry.seldom import Seldom
 from pricing.tick import StoredPrice
 
 KEY = "tb:price:"

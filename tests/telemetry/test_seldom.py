@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pricing.seldom import Seldom
+from telemetry.seldom import Seldom
 from tests.pricing.doubles import Clock
 
 
