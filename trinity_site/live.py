@@ -4,7 +4,6 @@ What is read is in `readings.py`.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -15,17 +14,15 @@ from exchanges.live import read_live
 from pricing._board import BoardReader
 from pricing.catalogue import PublicView
 from pricing.parameters import Parameters
+from telemetry.running import repeat
 from trinity_site.readings import Clock, PublicReading, feed_rows, figure_rows, homes_of, listing_rows
 
 PUBLIC_WATCHERS = 1_000  # of the 4,000 connections of a worker: watching pages cannot keep questions out
 STAFF_WATCHERS = 100
 INTERVAL_S = 1.0
 SIGN_OF_LIFE_S = 10.0  # a page that hears nothing for longer than this knows that the line is dead
-LOG_EVERY_S = 60.0
 
 Rows = Mapping[str, object]
-
-logger = logging.getLogger(__name__)
 
 
 class TooManyWatchers(Exception):
@@ -57,18 +54,12 @@ class Broadcast:
 
     async def run(self) -> None:
         """Read until cancelled; with *on_demand* only while somebody watches."""
-        clock = asyncio.get_running_loop().time
-        logged_s = -LOG_EVERY_S
-        while True:
-            if self._on_demand:
-                await self._watched.wait()
-            try:
-                self.refresh()
-            except Exception:
-                if clock() - logged_s >= LOG_EVERY_S:
-                    logged_s = clock()
-                    logger.exception("The board cannot be read for the pages that watch it")
-            await asyncio.sleep(INTERVAL_S)
+        await repeat(self._look, INTERVAL_S, "Reading the board for the pages that watch it")
+
+    async def _look(self) -> None:
+        if self._on_demand:
+            await self._watched.wait()
+        self.refresh()
 
     def refresh(self) -> None:
         """Read once and tell the watchers what is new, or after a while that nothing is."""

@@ -1,7 +1,6 @@
 """The objects an HTTP worker answers with: built in order, closed in reverse. Only entry points open it."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,15 +15,12 @@ from pricing.http import PriceApi
 from pricing.parameters import Parameters
 from pricing.service import PriceService
 from telemetry._counters import CounterReader
+from telemetry.running import happens, repeat
 from trinity_site.live import Live, open_live
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters
-from trinity_site.supervisor import happens
 
 POLL_S = 0.5  # changed rows show within 2 s
 FIRST_READING_S = 3.0
-LOG_EVERY_S = 60.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +47,7 @@ class TableFollower:
 
     async def run(self) -> None:
         """Follow until cancelled. A dead database is waited for; what was read before it died stays true."""
-        logged_s = -LOG_EVERY_S
-        clock = asyncio.get_running_loop().time
-        while True:
-            try:
-                await self.refresh()
-            except Exception:
-                if clock() - logged_s >= LOG_EVERY_S:
-                    logged_s = clock()
-                    logger.exception("The exchange tables cannot be read; going on with what was read before")
-            await asyncio.sleep(POLL_S)
+        await repeat(self.refresh, POLL_S, "Reading the exchange tables")
 
     async def refresh(self) -> None:
         revision = await table_revision()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -21,10 +20,7 @@ from exchanges.feed.spec import FeedSpec, Listing
 from exchanges.feed.status import FeedStatus, NodeStatus, encode_status
 from pricing._board import STATUS_BYTES, BoardWriter
 from telemetry._counters import FEED_RECONNECTS, FEED_TICKS
-
-LOG_EVERY_S: Final = 60.0
-
-logger = logging.getLogger(__name__)
+from telemetry.running import repeat
 
 
 class Tables(Protocol):
@@ -91,9 +87,11 @@ class FeedManager:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                follow = repeat(self.refresh, self._rhythm.poll_s, "Feeds: following the tables")
+                beat = repeat(self._beat, self._rhythm.beat_s, "Feeds: the heartbeat")
                 own = [
-                    group.create_task(self._every(self._rhythm.poll_s, self.refresh), name="feeds:follow"),
-                    group.create_task(self._every(self._rhythm.beat_s, self._beat), name="feeds:beat"),
+                    group.create_task(follow, name="feeds:follow"),
+                    group.create_task(beat, name="feeds:beat"),
                 ]
                 await stop.wait()
                 for task in own:
@@ -107,19 +105,6 @@ class FeedManager:
     def assets(self) -> set[str]:
         """Return every asset that a feed writes."""
         return {asset for feed in self.feeds.values() for asset in feed.intake.assets}
-
-    async def _every(self, period_s: float, act: Callable[[], Awaitable[None]]) -> None:
-        """Do *act* again and again; what it raises is logged once a minute and never ends the loop."""
-        clock = asyncio.get_running_loop().time
-        logged_s = -LOG_EVERY_S
-        while True:
-            try:
-                await act()
-            except Exception:
-                if clock() - logged_s >= LOG_EVERY_S:
-                    logged_s = clock()
-                    logger.exception("Feeds: %s failed; trying again", act.__name__)
-            await asyncio.sleep(period_s)
 
     # Following the tables
 

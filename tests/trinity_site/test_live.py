@@ -133,7 +133,7 @@ async def test_failed_reading_is_logged_once_and_the_next_one_counts(
                     await asyncio.sleep(0.001)
             rows.broken = False
             assert (await next_of(messages))["rows"] == {"a": 1}
-    assert caplog.text.count("cannot be read") == 1
+    assert caplog.text.count("Reading the board for the pages that watch it failed") == 1
 
 
 async def test_live_part_leaves_no_task_behind() -> None:

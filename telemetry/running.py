@@ -1,0 +1,54 @@
+"""What every process of a node does alike: repeat, wait, say that it is ready, leave on a signal."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+from telemetry.seldom import Seldom
+
+logger = logging.getLogger(__name__)
+
+
+async def repeat(act: Callable[[], Awaitable[None]], period_s: float, name: str) -> None:
+    """Do *act* until cancelled, *period_s* apart. What it raises is logged once a minute and ends nothing."""
+    may_log = Seldom(time.monotonic_ns)
+    while True:
+        try:
+            await act()
+        except Exception:
+            if may_log():
+                logger.exception("%s failed; it is tried again and again", name)
+        await asyncio.sleep(period_s)
+
+
+async def happens(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for *event*, at most so long, and say whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    return event.is_set()
+
+
+def say_ready(descriptor: int | None) -> None:
+    """Tell the supervisor over the pipe that it gave, if it did."""
+    if descriptor is not None:
+        with contextlib.suppress(BrokenPipeError):  # it stopped listening: it is stopping us
+            os.write(descriptor, b"1")
+        os.close(descriptor)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Set *stop* on the first SIGINT or SIGTERM, and let a second one kill."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
