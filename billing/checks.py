@@ -13,7 +13,7 @@ def check_second_factor(**kwargs: Any) -> list[CheckMessage]:  # Any: Django's o
     return [
         Warning(
             "The command centre can be entered without a second factor.",
-            hint="Unset TRINITY_STAFF_SECOND_FACTOR and TRINITY_SIMULATOR_URL where prices are real.",
+            hint="Unset TRINITY_STAFF_SECOND_FACTOR and TRINITY_SIMULATOR_PORT where prices are real.",
             id="billing.W001",
         )
     ]

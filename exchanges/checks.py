@@ -36,7 +36,7 @@ def check_loopback(**kwargs: Any) -> list[CheckMessage]:  # Any: Django's own
     return [
         Warning(
             "Exchanges on this machine's loopback are allowed.",
-            hint="Unset TRINITY_ALLOW_LOOPBACK_EXCHANGES and TRINITY_SIMULATOR_URL where prices are real.",
+            hint="Unset TRINITY_ALLOW_LOOPBACK_EXCHANGES and TRINITY_SIMULATOR_PORT where prices are real.",
             id="exchanges.W003",
         )
     ]

@@ -1,6 +1,7 @@
 """Keep the processes of a node running: start in order, restart what dies, stop in reverse order.
 
-What is run is a table of services made elsewhere (`roles.py`); nothing here knows what a service does.
+What is run is a table of services made elsewhere (`roles.py`); nothing here knows what a service does. Each
+is given `--ready-fd N`, a pipe of its own, and writes a byte there once it is ready.
 """
 
 import asyncio
@@ -12,12 +13,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from telemetry.running import happens
 
 logger = logging.getLogger(__name__)
 
-READY_POLL_S = 0.05
 LAST_OUTPUT_S = 1.0  # for lines still in the pipe of a process that has died
 LONGEST_LINE_BYTES = 65_536
 PR_SET_PDEATHSIG = 1
@@ -29,7 +31,6 @@ libc = ctypes.CDLL(None)
 class Service:
     name: str
     command: tuple[str, ...]
-    is_ready: Callable[[int], Awaitable[bool]]  # asked with the process id until it says yes
     environment: Mapping[str, str] = field(default_factory=dict)
     descriptors: tuple[int, ...] = ()  # inherited under the same numbers
     stop_signal: signal.Signals = signal.SIGTERM
@@ -47,15 +48,17 @@ class State(enum.Enum):
 class Life:
     """What one service has been through, and how long it waits to be started again. No clock, no process.
 
-    The wait is *first_s*, doubling to *cap_s*. It begins anew only after *healthy_s* of being ready: a
-    process that becomes ready and dies at once would otherwise be started as fast as the machine can.
+    After the first death not at all, after the next *first_s*, then doubling to *cap_s*: a start takes about
+    a second, so five deaths in a row are each made good within 5 s. It begins anew only after *healthy_s* of
+    being ready: a process that becomes ready and dies at once would otherwise be started as fast as the
+    machine can.
     """
 
-    def __init__(self, *, first_s: float = 1.0, cap_s: float = 30.0, healthy_s: float = 60.0) -> None:
+    def __init__(self, *, first_s: float = 0.25, cap_s: float = 30.0, healthy_s: float = 60.0) -> None:
         self.state = State.STOPPED
         self.deaths = 0
         self._first_s, self._cap_s, self._healthy_s = first_s, cap_s, healthy_s
-        self._next_s = first_s
+        self._next_s = 0.0
         self._ready_since_s: float | None = None
 
     def started(self) -> None:
@@ -69,8 +72,8 @@ class Life:
     def died(self, now_s: float) -> float:
         """Note a death that nobody asked for and return the seconds to wait."""
         if self._ready_since_s is not None and now_s - self._ready_since_s >= self._healthy_s:
-            self._next_s = self._first_s
-        delay_s, self._next_s = self._next_s, min(self._next_s * 2, self._cap_s)
+            self._next_s = 0.0
+        delay_s, self._next_s = self._next_s, min(max(self._next_s * 2, self._first_s), self._cap_s)
         self.state = State.WAITING
         self.deaths += 1
         return delay_s
@@ -88,6 +91,7 @@ class Keeper:
         self.ready = asyncio.Event()  # set by the first process that became ready, and left so
         self.process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._asked: signal.Signals | None = None  # the strongest that anybody asked for
         self._ended = asyncio.Event()
         self._write = write
 
@@ -107,18 +111,22 @@ class Keeper:
 
     async def stop(self) -> None:
         """Ask the process to leave, and kill it when its grace is over."""
-        self._stopping.set()
-        self.signal(self.service.stop_signal)
+        self._ask(self.service.stop_signal)
         if not await happens(self._ended, self.service.grace_s):
             logger.error("%s did not stop within %.0f s: killing it", self.service.name, self.service.grace_s)
             self.kill()
             await self._ended.wait()
 
     def kill(self) -> None:
-        self._stopping.set()
-        self.signal(signal.SIGKILL)
+        self._ask(signal.SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
+    def _ask(self, number: signal.Signals) -> None:
+        if self._asked is not signal.SIGKILL:
+            self._asked = number
+        self._stopping.set()
+        self._signal(number)
+
+    def _signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # it has just left by itself
                 os.killpg(self.process.pid, number)
@@ -126,27 +134,27 @@ class Keeper:
     async def _run_once(self) -> str:
         """Run one process to its end and say how it ended."""
         try:
-            self.process = await start_process(self.service)
+            self.process, ready = await start_process(self.service)
         except OSError as error:
             return f"could not be started ({error})"
         self.life.started()
         try:
-            if self._stopping.is_set():  # asked to stop while the process was being made
-                self.signal(self.service.stop_signal)
-            return how_it_ended(await self._watch(self.process))
+            if self._asked is not None:  # while the process was being made
+                self._signal(self._asked)
+            return how_it_ended(await self._watch(self.process, ready))
         except Exception:
             logger.exception("Watching %s failed", self.service.name)
             return "was lost sight of"
         finally:
-            self.signal(signal.SIGKILL)  # only if watching it failed or was cancelled: it is dead otherwise
+            self._signal(signal.SIGKILL)  # only if watching it failed or was cancelled: it is dead otherwise
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> int:
+    async def _watch(self, process: asyncio.subprocess.Process, ready: int) -> int:
         assert process.stdout is not None  # start_process asks for a pipe
         name = self.service.name
         output = asyncio.create_task(
             relay(process.stdout, lambda line: self._write(name, line)), name=f"output:{name}"
         )
-        readiness = asyncio.create_task(self._wait_until_ready(process.pid), name=f"readiness:{name}")
+        readiness = asyncio.create_task(self._wait_until_ready(process.pid, ready), name=f"readiness:{name}")
         try:
             code = await process.wait()
             await asyncio.wait([output], timeout=LAST_OUTPUT_S)
@@ -156,17 +164,13 @@ class Keeper:
                 task.cancel()
             await asyncio.gather(output, readiness, return_exceptions=True)
 
-    async def _wait_until_ready(self, pid: int) -> None:
-        name, started_s = self.service.name, time.monotonic()
-        try:
-            while not await self.service.is_ready(pid):  # noqa: ASYNC110 (another process sets no event here)
-                await asyncio.sleep(READY_POLL_S)
-        except Exception:
-            logger.exception("The readiness check of %s failed", name)
-            return
-        self.life.became_ready(time.monotonic())
-        self.ready.set()
-        logger.info("%s is ready after %.1f s (process %d)", name, time.monotonic() - started_s, pid)
+    async def _wait_until_ready(self, pid: int, ready: int) -> None:
+        started_s = time.monotonic()
+        if await says_ready(ready):
+            now_s = time.monotonic()
+            self.life.became_ready(now_s)
+            self.ready.set()
+            logger.info("%s is ready after %.1f s (process %d)", self.service.name, now_s - started_s, pid)
 
 
 class Supervisor:
@@ -217,7 +221,8 @@ def watch_children_without_threads() -> None:
         asyncio.set_child_watcher(watcher)
 
 
-async def start_process(service: Service) -> asyncio.subprocess.Process:
+async def start_process(service: Service) -> tuple[asyncio.subprocess.Process, int]:
+    """Start the service's process; return also the descriptor to read from whether it is ready."""
     supervisor = os.getpid()
 
     def die_with_supervisor() -> None:
@@ -226,16 +231,37 @@ async def start_process(service: Service) -> asyncio.subprocess.Process:
         if os.getppid() != supervisor:  # it died before the line above
             os._exit(1)
 
-    return await asyncio.create_subprocess_exec(
-        *service.command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **service.environment},
-        pass_fds=service.descriptors,
-        process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the others in order
-        preexec_fn=die_with_supervisor,
-    )
+    ours, its = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *service.command,
+            *("--ready-fd", str(its)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **service.environment},
+            pass_fds=(*service.descriptors, its),
+            process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the others in order
+            preexec_fn=die_with_supervisor,
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(its)
+    return process, ours
+
+
+async def says_ready(descriptor: int) -> bool:
+    """Wait for a byte out of a pipe, and close it; False when its other end was closed without one."""
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        return await reader.read(1) != b""
+    finally:
+        transport.close()
 
 
 async def relay(stream: asyncio.StreamReader, write: Callable[[str], None]) -> None:
@@ -258,14 +284,6 @@ def how_it_ended(code: int) -> str:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:  # a real-time signal has a number and no name
         return f"was ended by signal {-code}"
-
-
-async def happens(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for *event*, at most so long, and say whether it is set."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    return event.is_set()
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:

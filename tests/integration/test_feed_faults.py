@@ -6,7 +6,6 @@ OKX is the one that fails, Bybit its neighbour. Every test ends the fault and se
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -345,11 +344,8 @@ async def test_hostile_frame_ends_the_connection(
 ) -> None:
     caplog.set_level("WARNING", "exchanges.feed.line")
     async with drill() as run:
-        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         await run.strike(fault)
         await run.until(lambda: run.reconnects > 0)
-        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
-        assert grown_kib < 96 * 1024  # the simulator's copies of the hostile frame are among it
         assert reason in run.reason
         run.assert_sane()
         await run.recovers()

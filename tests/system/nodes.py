@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pricing._board import BoardReader
 from tests.services import free_port
+from trinity_site.shared_memory import Opened, open_board_reader
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0  # far more than it takes: the machine may be busy
+# The promise, on a machine that has nothing else to do; TEST_PATIENCE=3 allows three times as long.
+RECOVERY_S = 5.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 CLEAR_S = 40.0  # three times the grace of a service, and some
 UNWANTED = ("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "DJANGO_SETTINGS_MODULE", "NO_COLOR")
 
@@ -33,7 +37,6 @@ class Node:
             "TRINITY_BIND": "127.0.0.1",
             "TRINITY_HTTP_PORT": str(self.http_port),
             "TRINITY_HEALTH_PORT": str(self.health_port),
-            "TRINITY_SIMULATOR_URL": f"http://127.0.0.1:{self.simulator_port}",
             "TRINITY_SIMULATOR_PORT": str(self.simulator_port),
             **environment,
         }
@@ -110,6 +113,9 @@ class Node:
             return answer.status, json.loads(answer.read())
         finally:
             connection.close()
+
+    def board(self) -> Opened[BoardReader]:
+        return open_board_reader(self.environment["CLUSTER_NODE"], self.folder, slots=4096)
 
     def is_live(self) -> bool:
         """Say whether BTC is answered from the board and the node calls itself ready."""

@@ -1,6 +1,9 @@
 """`manage.py runfeeds` alone: what it writes, and how it stops."""
 
+import http.client
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,16 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from exchanges.feed.status import NodeStatus, decode_status
 from pricing._board import BoardReader
 from tests.system.nodes import ROOT, Node, make_database, wait_until
-from trinity_site.shared_memory import open_board_reader
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 STUBBORN = """
-import asyncio, django, uvloop
-django.setup()
-from trinity_site.management.commands.runfeeds import stop_on_signals
+import asyncio, uvloop
+from telemetry.running import stop_on_signals
 
 async def run():
     stop = asyncio.Event()
@@ -49,6 +51,14 @@ class Feeds:
         with self.node.log.open("ab") as output:
             return subprocess.Popen(command, env=self.node.environment, stdout=output, stderr=output)
 
+    def ask(self, method: str, path: str, body: object = None) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.node.simulator_port, timeout=10)
+        try:
+            connection.request(method, path, json.dumps(body))
+            assert connection.getresponse().status in (200, 201)
+        finally:
+            connection.close()
+
     def close(self) -> None:
         for process in (self.feeds, self.simulator):
             process.kill()
@@ -60,6 +70,13 @@ class Feeds:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="module")
+def lasting_feeds(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Feeds]:
+    started = Feeds(tmp_path_factory.mktemp("feeds"), database)
+    yield started
+    started.close()
 
 
 @pytest.fixture
@@ -76,7 +93,7 @@ def is_priced(board: BoardReader) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_in_order_and_leaves_no_memory(number: signal.Signals, feeds: Feeds) -> None:
     node = feeds.node
-    with open_board_reader(node.environment["CLUSTER_NODE"], node.folder, slots=4096) as board:
+    with node.board() as board:
         wait_until(lambda: is_priced(board), "no prices of all six")
         assert board.writer_pid == feeds.feeds.pid
         began = time.monotonic()
@@ -90,13 +107,39 @@ def test_signal_stops_in_order_and_leaves_no_memory(number: signal.Signals, feed
 
 def test_second_writer_is_refused_while_the_first_lives(feeds: Feeds) -> None:
     node = feeds.node
-    with open_board_reader(node.environment["CLUSTER_NODE"], node.folder, slots=4096) as board:
+    with node.board() as board:
         wait_until(lambda: is_priced(board), "no prices of all six")
         second = feeds.spawn("runfeeds")
         assert second.wait(60) == 1
         assert "CommandError" in node.said
         assert "Traceback" not in node.said
         assert board.writer_pid == feeds.feeds.pid
+
+
+@pytest.mark.parametrize("kind", ["oversized", "endless-fragments", "deflate-bomb", "bad-utf8"])
+def test_hostile_frame_costs_no_memory(kind: str, lasting_feeds: Feeds) -> None:
+    node, pid = lasting_feeds.node, lasting_feeds.feeds.pid
+    with node.board() as board:
+        wait_until(lambda: is_priced(board) and b'"okx"' in board.status(), "no prices of all six")
+        before = reconnects(board, "okx")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the high-water mark begins anew
+        at_rest_kib = memory_kib(pid, "VmRSS")
+        lasting_feeds.ask("POST", "/control/okx/fault", {"kind": kind})
+        wait_until(lambda: reconnects(board, "okx") > before, f"{kind} was borne")
+        assert memory_kib(pid, "VmHWM") - at_rest_kib < 4 * 1024
+        lasting_feeds.ask("DELETE", "/control/okx/fault")
+
+
+def reconnects(board: BoardReader, exchange: str) -> int:
+    status = decode_status(board.status())
+    assert isinstance(status, NodeStatus)
+    return status.feeds[exchange].reconnects
+
+
+def memory_kib(pid: int, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def test_second_signal_kills() -> None:

@@ -70,10 +70,10 @@ def test_dev_uses_sqlite_in_wal_mode_in_the_data_folder(tmp_path: Path) -> None:
 
 def test_simulator_allows_loopback_unless_told_otherwise(tmp_path: Path) -> None:
     expression = "settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES"
-    url = {"TRINITY_SIMULATOR_URL": "http://127.0.0.1:8090"}
+    port = {"TRINITY_SIMULATOR_PORT": "8090"}
     assert shown("dev", tmp_path, expression) == "False"
-    assert shown("dev", tmp_path, expression, **url) == "True"
-    assert shown("dev", tmp_path, expression, **url, TRINITY_ALLOW_LOOPBACK_EXCHANGES="0") == "False"
+    assert shown("dev", tmp_path, expression, **port) == "True"
+    assert shown("dev", tmp_path, expression, **port, TRINITY_ALLOW_LOOPBACK_EXCHANGES="0") == "False"
 
 
 def test_daphne_is_there_for_runserver_only(tmp_path: Path) -> None:

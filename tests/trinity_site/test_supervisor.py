@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from trinity_site import supervisor
 from trinity_site.supervisor import Keeper, Life, Service, State, Supervisor, how_it_ended, relay
 
 PATIENCE_S = 10.0
+READY = "import os, sys; os.write(int(sys.argv[sys.argv.index('--ready-fd') + 1]), b'1')\n"
 STAYS = "import time; time.sleep(60)"
 LEAVES_POLITELY = """
 import signal, sys, time
@@ -46,29 +48,21 @@ class Recorder:
                 await self._news.wait()
 
 
-async def at_once(pid: int) -> bool:
-    return True
-
-
-async def never(pid: int) -> bool:
-    return False
-
-
-def python(name: str, code: str, **options: object) -> Service:
-    chosen: dict[str, object] = {"is_ready": at_once, "grace_s": 5.0, **options}
-    return Service(name=name, command=(sys.executable, "-c", code), **chosen)  # type: ignore[arg-type] # a test's own
+def python(name: str, code: str, *, ready: str = READY, **options: object) -> Service:
+    chosen: dict[str, object] = {"grace_s": 5.0, **options}
+    return Service(name=name, command=(sys.executable, "-c", ready + code), **chosen)  # type: ignore[arg-type] # a test's own
 
 
 @contextlib.asynccontextmanager
 async def running(services: list[Service]) -> AsyncIterator[tuple[Supervisor, Recorder]]:
     """Run *services* until the block ends, then stop them in order."""
     recorder, stop, started = Recorder(), asyncio.Event(), asyncio.Event()
-    supervisor = Supervisor(services, recorder)
-    task = asyncio.create_task(supervisor.run(stop, started.set))
+    node = Supervisor(services, recorder)
+    task = asyncio.create_task(node.run(stop, started.set))
     try:
         async with asyncio.timeout(PATIENCE_S):
             await started.wait()
-        yield supervisor, recorder
+        yield node, recorder
     finally:
         stop.set()
         async with asyncio.timeout(PATIENCE_S):
@@ -95,10 +89,10 @@ def quick() -> Life:
 # Life
 
 
-def test_waits_double_to_the_cap() -> None:
+def test_first_restart_is_immediate_and_later_ones_wait_twice_as_long_up_to_the_cap() -> None:
     life = Life()
-    assert [life.died(0.0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    assert life.deaths == 7
+    assert [life.died(0.0) for _ in range(10)] == [0, 0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert life.deaths == 10
 
 
 def test_wait_begins_anew_after_a_minute_of_health() -> None:
@@ -106,7 +100,7 @@ def test_wait_begins_anew_after_a_minute_of_health() -> None:
     life.died(0.0), life.died(0.0)
     life.started()
     life.became_ready(100.0)
-    assert life.died(160.0) == 1.0
+    assert life.died(160.0) == 0.0
 
 
 def test_wait_goes_on_doubling_after_a_short_life() -> None:
@@ -114,15 +108,15 @@ def test_wait_goes_on_doubling_after_a_short_life() -> None:
     life.died(0.0)
     life.started()
     life.became_ready(100.0)
-    assert life.died(159.9) == 2.0
+    assert life.died(159.9) == 0.25
 
 
 def test_health_of_an_earlier_process_does_not_count() -> None:
     life = Life()
     life.became_ready(0.0)
-    assert life.died(60.0) == 1.0
+    assert life.died(60.0) == 0.0
     life.started()
-    assert life.died(200.0) == 2.0
+    assert life.died(200.0) == 0.25
 
 
 def test_states_follow_the_events() -> None:
@@ -176,27 +170,22 @@ async def test_endless_line_is_handed_on_in_pieces() -> None:
 # Processes
 
 
-async def test_service_starts_after_the_one_before_is_ready() -> None:
-    order: list[str] = []
-
-    async def slow(pid: int) -> bool:
-        order.append("slow asked")
-        return len(order) >= 3
-
-    async def second(pid: int) -> bool:
-        order.append("second asked")
-        return True
-
-    async with running([python("one", STAYS, is_ready=slow), python("two", STAYS, is_ready=second)]):
-        assert order == ["slow asked"] * 3 + ["second asked"]
+async def test_service_starts_after_the_one_before_is_ready(tmp_path: Path) -> None:
+    first = f"import os, time; time.sleep(0.3); open({str(tmp_path / 'ready')!r}, 'w')\n"
+    second = f"import os; print(os.path.exists({str(tmp_path / 'ready')!r}))\n"
+    services = [python("one", STAYS, ready=first + READY), python("two", second + STAYS)]
+    async with running(services) as (_, recorder):
+        await recorder.sees(("two", "True"))
 
 
-async def test_service_that_never_becomes_ready_does_not_hold_up_the_others() -> None:
-    async with running([python("one", STAYS, is_ready=never, start_s=0.05), python("two", STAYS)]) as (
-        node,
-        _,
-    ):
+@pytest.mark.parametrize(
+    "silent", [STAYS, "import os, sys; os.close(int(sys.argv[2]))\n" + STAYS], ids=["waits", "closes"]
+)
+async def test_service_that_never_becomes_ready_does_not_hold_up_the_others(silent: str) -> None:
+    services = [python("one", silent, ready="", start_s=0.3), python("two", STAYS)]
+    async with running(services) as (node, _):
         assert not node.keepers[0].ready.is_set()
+        assert node.keepers[0].life.state is State.STARTING
         assert node.keepers[1].ready.is_set()
 
 
@@ -230,20 +219,11 @@ async def test_service_that_ends_by_itself_is_started_again() -> None:
 
 
 async def test_command_that_is_missing_is_tried_again() -> None:
-    keeper = Keeper(Service(name="one", command=("/nowhere/at/all",), is_ready=at_once), Recorder(), quick())
+    keeper = Keeper(Service(name="one", command=("/nowhere/at/all",)), Recorder(), quick())
     task = asyncio.create_task(keeper.keep())
     await until(lambda: keeper.life.deaths >= 2)
     await keeper.stop()
     await task
-
-
-async def test_failing_readiness_check_leaves_the_process_running(caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(pid: int) -> bool:
-        raise RuntimeError("no idea")
-
-    async with running([python("one", STAYS, is_ready=broken, start_s=0.3)]) as (node, _):
-        assert node.keepers[0].life.deaths == 0
-    assert "readiness check of one failed" in caplog.text
 
 
 async def test_process_deaf_to_sigterm_is_killed_after_its_grace() -> None:
@@ -260,9 +240,36 @@ async def test_kill_ends_deaf_processes_at_once() -> None:
         node.kill()
 
 
+async def test_kill_reaches_a_process_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper(python("one", DEAF_TO_SIGTERM, ready="", grace_s=60.0), Recorder())
+    start = supervisor.start_process
+
+    async def slowly_made(service: Service) -> tuple[asyncio.subprocess.Process, int]:
+        process, ready = await start(service)
+        assert process.stdout is not None
+        await process.stdout.readline()  # deaf from here on
+        keeper.kill()
+        return process, ready
+
+    monkeypatch.setattr(supervisor, "start_process", slowly_made)
+    async with asyncio.timeout(PATIENCE_S):
+        await keeper.keep()
+    assert keeper.process is not None
+    assert keeper.process.returncode == -signal.SIGKILL
+
+
+async def test_stop_after_a_kill_does_not_soften_it() -> None:
+    keeper = Keeper(python("one", STAYS), Recorder())
+    keeper.kill()
+    stopping = asyncio.create_task(keeper.stop())
+    await keeper.keep()
+    await stopping
+    assert keeper._asked is signal.SIGKILL
+
+
 async def test_stop_during_start_stops_what_has_started() -> None:
     stop = asyncio.Event()
-    node = Supervisor([python("one", LEAVES_POLITELY, is_ready=never), python("two", STAYS)], Recorder())
+    node = Supervisor([python("one", LEAVES_POLITELY, ready=""), python("two", STAYS)], Recorder())
     task = asyncio.create_task(node.run(stop))
     await until(lambda: node.keepers[0].process is not None)
     stop.set()
@@ -310,21 +317,20 @@ open(sys.argv[1], "w").write("once" if again is None else "again")
     code = f"""
 import asyncio, sys
 from trinity_site.supervisor import Service, Supervisor
-async def yes(pid): return True
 folder = sys.argv[1]
-command = (sys.executable, "-c", {notes!r})
-children = [Service(name, (*command, f"{{folder}}/{{name}}"), yes) for name in ("one", "two")]
+command = (sys.executable, "-c", {READY + notes!r})
+children = [Service(name, (*command, f"{{folder}}/{{name}}")) for name in ("one", "two")]
 supervisor = Supervisor(children, lambda name, line: print(supervisor.keepers[name == "two"].process.pid))
 asyncio.run(supervisor.run(asyncio.Event()))
 """
     command = (sys.executable, "-u", "-c", code, str(tmp_path))
-    supervisor = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    assert supervisor.stdout is not None
-    children = [int(await supervisor.stdout.readline()) for _ in range(2)]
+    parent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    children = [int(await parent.stdout.readline()) for _ in range(2)]
     assert all(map(is_alive, children))
-    threads = os.listdir(f"/proc/{supervisor.pid}/task")
+    threads = os.listdir(f"/proc/{parent.pid}/task")
     assert len(threads) == 1, "the kernel signals the children once for every thread that dies"
-    supervisor.kill()
-    await supervisor.wait()
+    parent.kill()
+    await parent.wait()
     await until(lambda: not any(map(is_alive, children)))
     assert [(tmp_path / name).read_text() for name in ("one", "two")] == ["once", "once"]

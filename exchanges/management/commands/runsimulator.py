@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ from django.core.management.base import BaseCommand, CommandError
 from exchanges.simulator.record import write_folder
 from exchanges.simulator.replay import RecordingError, Replay, read_folder
 from exchanges.simulator.server import DEFAULT_RATE, HOST, Simulator
+from telemetry.running import say_ready, stop_on_signals
+
+USUAL_PORT = 8090
 
 EXAMPLES = """
 examples:
@@ -35,8 +37,9 @@ class Command(BaseCommand):
         return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        port = settings.TRINITY_SIMULATOR_PORT
+        port = settings.TRINITY_SIMULATOR_PORT or USUAL_PORT
         parser.add_argument("--port", type=int, default=port, help=f"0 picks a free one (default: {port})")
+        parser.add_argument("--ready-fd", type=int, help="a pipe to write to when it listens")
         parser.add_argument(
             "--rate", type=float, default=DEFAULT_RATE, help="trades a second per exchange, at least"
         )
@@ -62,18 +65,12 @@ class Command(BaseCommand):
 
     async def _serve(self, options: dict[str, Any], replays: dict[str, Replay]) -> None:  # parsed options
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _stop_once, loop, stop, number)
+        stop_on_signals(stop)
         simulator = Simulator(
             port=options["port"], seed=options["seed"], rate=options["rate"], replays=replays
         )
         async with simulator:
             self.stdout.write(f"simulator ready at {simulator.url} ({', '.join(simulator.exchanges)})")
             self.stdout.flush()
+            say_ready(options["ready_fd"])
             await stop.wait()
-
-
-def _stop_once(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, number: int) -> None:
-    stop.set()
-    loop.remove_signal_handler(number)  # a second one kills

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import signal
+from argparse import ArgumentParser
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +16,7 @@ from exchanges.rest import ask_token
 from exchanges.services import load_exchanges, table_revision
 from pricing.exceptions import BoardError
 from pricing.parameters import Parameters
-from pricing.valkey import BoardFlusher, Valkey
+from telemetry.running import say_ready, stop_on_signals
 from trinity_site.exceptions import SegmentError
 from trinity_site.roles import FEEDS_ROW
 from trinity_site.shared_memory import open_board_writer, open_counters
@@ -26,15 +26,19 @@ logger = logging.getLogger(__name__)
 
 class Command(BaseCommand):
     help = "Keep the feeds of the exchanges running. One per node: it writes the price board."
+    requires_system_checks = ()  # the supervisor has made them once for all
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--ready-fd", type=int, help="a pipe to write to when the board is ours")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
         try:
-            uvloop.run(run_feeds())
+            uvloop.run(run_feeds(options["ready_fd"]))
         except (BoardError, SegmentError) as error:
             raise CommandError(str(error)) from error
 
 
-async def run_feeds() -> None:
+async def run_feeds(ready_fd: int | None) -> None:
     """Open what the feeds need, run them until a signal comes, and close everything in reverse."""
     stop = asyncio.Event()
     stop_on_signals(stop)
@@ -55,21 +59,14 @@ async def run_feeds() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(manager.run(stop), name="feeds")
             if settings.REDIS_URL:
+                from pricing.valkey import (  # 0.1 s to import: only where there is a tier 2
+                    BoardFlusher,
+                    Valkey,
+                )
+
                 valkey = Valkey(settings.REDIS_URL, Parameters())
                 stack.push_async_callback(valkey.aclose)
                 flusher = BoardFlusher(board, valkey, manager.assets)
                 group.create_task(flusher.run(stop), name="flusher")
+            say_ready(ready_fd)
     logger.info("Feeds stopped")
-
-
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set *stop* on the first SIGINT or SIGTERM, and let a second one kill."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        stop.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)

@@ -12,9 +12,10 @@ from django.core.management.base import BaseCommand
 
 from pricing.doors import Limits
 from pricing.edge import EdgeConfig
+from telemetry.running import say_ready
 from trinity_site.asgi import Application
-from trinity_site.management.commands.runnode import listen
 from trinity_site.roles import FIRST_HTTP_ROW
+from trinity_site.sockets import adopt, listen
 
 KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection, so that it never meets a closed one
 GRACE_S = 5  # for answers under way when the worker is stopped; the supervisor kills after 8 s
@@ -28,6 +29,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--fd", type=int, help="a listening socket that was inherited")
         parser.add_argument("--health-fd", type=int, help="the same for the health port")
+        parser.add_argument("--ready-fd", type=int, help="a pipe to write to when this worker accepts")
         parser.add_argument("--row", type=int, default=FIRST_HTTP_ROW, help="this worker's row of counters")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
@@ -53,11 +55,20 @@ class Command(BaseCommand):
         )
         # uvicorn stops in order on SIGINT and SIGTERM, then lets the signal have its ordinary effect.
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=sockets)
+            Server(config, options["ready_fd"]).run(sockets=sockets)
 
 
-def adopt(descriptor: int | None) -> socket.socket | None:
-    return None if descriptor is None else socket.socket(fileno=descriptor)
+class Server(uvicorn.Server):
+    """Says when it accepts, once its own application has opened: neighbours share the sockets."""
+
+    def __init__(self, config: uvicorn.Config, ready_fd: int | None) -> None:
+        super().__init__(config)
+        self._ready_fd = ready_fd
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            say_ready(self._ready_fd)
 
 
 def raise_descriptor_limit() -> None:

@@ -2,26 +2,26 @@
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from trinity_site.roles import local_address, node_services
+from trinity_site.output import Output, logging_to
+from trinity_site.roles import node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader
+from trinity_site.sockets import listen, shown_address
 from trinity_site.supervisor import Service, Supervisor
 
 logger = logging.getLogger(__name__)
 
 COLOURS = (36, 35, 33, 32, 34)
-BACKLOG = 2048
 SAME_SIGNAL_S = 0.3  # a wrapper may pass on the Ctrl-C that its whole process group has got already
 
 
@@ -30,20 +30,22 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
         with contextlib.ExitStack() as stack:
-            check_simulator_port()
+            if settings.TRINITY_SIMULATOR_URL:  # fail before anything has started when its port is taken
+                listen("127.0.0.1", settings.TRINITY_SIMULATOR_PORT, "TRINITY_SIMULATOR_PORT", "demo").close()
             bind = settings.TRINITY_BIND
             http = stack.enter_context(listen(bind, settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"))
             health = stack.enter_context(listen(bind, settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"))
             # Held open here, shared memory outlives any child: prices stay while the feed process restarts.
             node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
             stack.enter_context(open_counter_reader(node, folder))
-            board = stack.enter_context(open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS))
-            services = list(node_services(settings, http=http, health=health, board=board))
-            asyncio.run(self.run_node(services, lambda: self.announce(http, health)))
+            stack.enter_context(open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS))
+            services = list(node_services(settings, http=http, health=health))
+            asyncio.run(self.run_node(services, greeting(http, health)))
 
-    async def run_node(self, services: list[Service], on_started: Callable[[], None]) -> None:
+    async def run_node(self, services: list[Service], greeting: str) -> None:
+        output, errors = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
         stop = asyncio.Event()
-        supervisor = Supervisor(services, self.line_writer(services))
+        supervisor = Supervisor(services, self.line_writer(services, output))
 
         loop = asyncio.get_running_loop()
         stopping_s = 0.0
@@ -60,9 +62,10 @@ class Command(BaseCommand):
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, on_signal)
-        await supervisor.run(stop, on_started)
+        with logging_to(errors):
+            await supervisor.run(stop, lambda: output.write(greeting))
 
-    def line_writer(self, services: list[Service]) -> Callable[[str, str], None]:
+    def line_writer(self, services: list[Service], output: Output) -> Callable[[str, str], None]:
         """Return a function that shows a line of a service under its name."""
         width = max(len(service.name) for service in services)
         coloured = self.stdout.isatty() and self.style.SUCCESS("") != ""
@@ -72,50 +75,21 @@ class Command(BaseCommand):
             prefixes[service.name] = f"\x1b[{colour}m{prefix}\x1b[0m" if coloured else prefix
 
         def write(name: str, line: str) -> None:
-            # Whoever read our output may be gone (`./run up | head`); the node is not stopped by that.
-            with contextlib.suppress(OSError):
-                self.stdout.write(f"{prefixes[name]} {line}")
+            output.write(f"{prefixes[name]} {line}\n")
 
         return write
 
-    def announce(self, http: socket.socket, health: socket.socket) -> None:
-        site = f"http://{shown_host(http)}:{http.getsockname()[1]}"
-        about_health = f"http://{shown_host(health)}:{health.getsockname()[1]}"
-        simulated = " Prices are simulated." if settings.TRINITY_SIMULATOR_URL else ""
-        lines = (
-            "",
-            f"{settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.",
-            f"  prices          {site}/price?asset=BTC",
-            f"  home page       {site}/",
-            f"  command centre  {site}/admin/",
-            f"  documentation   {site}/docs",
-            f"  health          {about_health}/health/ready",
-            "",
-        )
-        with contextlib.suppress(OSError):
-            self.stdout.write("\n".join(lines))
 
+def greeting(http: socket.socket, health: socket.socket) -> str:
+    """Return what a person is told when everything has started."""
+    site = shown_address(http)
+    simulated = " Prices are simulated." if settings.TRINITY_SIMULATOR_URL else ""
+    return f"""
+{settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.
+  prices          {site}/price?asset=BTC
+  home page       {site}/
+  command centre  {site}/admin/
+  documentation   {site}/docs
+  health          {shown_address(health)}/health/ready
 
-def listen(host: str, port: int, variable: str) -> socket.socket:
-    """Listen on *port*; CommandError that names *variable* when that cannot be."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            problem = f"Port {port} is taken by another program"
-        else:
-            problem = f"Port {port} on {host} cannot be opened ({error.strerror})"
-        raise CommandError(f"{problem}. Choose another one: {variable}={port + 1000} ./run up") from error
-
-
-def check_simulator_port() -> None:
-    """Fail before anything has started when the simulator's port is taken."""
-    if settings.TRINITY_SIMULATOR_URL:
-        host = urlsplit(settings.TRINITY_SIMULATOR_URL).hostname or "127.0.0.1"
-        listen(host, settings.TRINITY_SIMULATOR_PORT, "TRINITY_SIMULATOR_PORT").close()
-
-
-def shown_host(listening: socket.socket) -> str:
-    host = local_address(listening)
-    return f"[{host}]" if ":" in host else host.replace("127.0.0.1", "localhost")
+"""
