@@ -25,7 +25,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from pricing.doors import Door, Limits
 from pricing.http import refuse
 from pricing.protocol import BadRequest, Problem
-from pricing.seldom import Seldom
+from telemetry.seldom import Seldom
 
 PIECE_BYTES = 2_048
 """The parser is given no more at once, so that between two pieces every limit can be looked at."""
