@@ -280,7 +280,7 @@ class ApiKeyAdmin(BillingAdmin):
     fieldsets = (
         (None, {"fields": ("account", "name", ("scope_prices", "scope_reports"), "networks", "expires_at")}),
     )
-    known = ("title", "state", "used", "created_at", "last_used_at", "revoked_at", "rotated_from")
+    known = ("shown_prefix", "state", "used", "created_at", "last_used_at", "revoked_at", "rotated_from")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         return super().get_queryset(request).with_counts(month_of(timezone.now()))
@@ -298,6 +298,10 @@ class ApiKeyAdmin(BillingAdmin):
     @display(description="Key", ordering="name", header=True)
     def title(self, key: ApiKey) -> list[str]:
         return [key.name, f"{key.prefix}…"]
+
+    @display(description="Begins with")
+    def shown_prefix(self, key: ApiKey) -> str:
+        return f"{key.prefix}…"
 
     @display(description="Plan", ordering="account__plan__position")
     def plan(self, key: ApiKey) -> str:

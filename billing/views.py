@@ -56,7 +56,7 @@ def account(request: HttpRequest, account: Account) -> HttpResponse:
     """Show the keys, the limits of the plan, and this month's count."""
     now = timezone.now()
     month = month_of(now)
-    keys = list(ApiKey.objects.of(account).with_counts(month))
+    keys = list(ApiKey.objects.of(account).with_counts(month).select_related("rotated_to"))
     context: Context = {
         "account": account,
         "plan": account.plan,

@@ -119,6 +119,8 @@ def test_key_is_rotated_and_the_new_one_shown_once(customer: Client, account: Ac
     assert text != old.text
     end = fresh(old.key).expires_at
     assert end is not None and end - timezone.now() < timedelta(hours=5)
+    page = customer.get("/account/").content.decode()
+    assert f"/keys/{old.key.pk}/rotate/" not in page and f"/keys/{old.key.pk}/revoke/" in page
     again = customer.post(f"/account/keys/{old.key.pk}/rotate/", {"overlap_h": 5}, follow=True)
     assert "rotated already" in again.content.decode()
 
