@@ -3,7 +3,7 @@
 import logging
 import time
 
-from pricing import seldom
+from telemetry import seldom
 
 
 class Seldom(logging.Filter):
