@@ -136,16 +136,21 @@ class TradeFault(Fault, frozen=True):
 
 
 class AbsurdPrice(TradeFault, frozen=True):
-    """Send another price: ``x1000`` and ``/1000`` scale the real one, anything else is sent as it is."""
+    """Send another price: ``x1000`` and ``/1000`` scale the real one, anything else is sent as it is.
+
+    An order that is filled by several others makes so many trades of one instant.
+    """
 
     price: str = "x1000"
+    fills: Positive = 1
 
     def change(self, trade: Trade) -> list[Trade]:
-        return [trade._replace(price=scaled(trade.price, self.price))]
+        absurd = trade._replace(price=scaled(trade.price, self.price))
+        return [absurd._replace(trade_id=trade.trade_id + fill * 10**9) for fill in range(self.fills)]
 
 
 class Wick(AbsurdPrice, frozen=True):
-    """One trade far off, on this exchange only."""
+    """One order far off, on this exchange only."""
 
     price: str = "x0.5"
     count: int = 1

@@ -95,6 +95,12 @@ def test_absurd_price_scales_or_replaces(rule: str, price: str) -> None:
     assert changed == TRADE._replace(price=price)
 
 
+def test_fills_of_an_absurd_order_share_their_instant_and_differ_in_their_ids() -> None:
+    fills = f.AbsurdPrice(fills=3).change(TRADE)
+    assert {fill.time_ns for fill in fills} == {TRADE.time_ns}
+    assert len({fill.trade_id for fill in fills}) == 3
+
+
 def test_wick_halves_one_trade() -> None:
     wick = f.Wick()
     assert (wick.count, Decimal(wick.change(TRADE)[0].price)) == (1, Decimal("41685.55"))
