@@ -306,6 +306,61 @@ def test_dashboard_names_a_broken_feed_and_forgets_it_when_it_is_back(
     expect(badge).to_contain_text("6/6")
 
 
+def test_figures_change_without_asking_for_the_page_again(operator: Visitor) -> None:
+    asked: list[str] = []
+    rate = operator.page.locator("[data-kpi=ticks_per_s]")
+    expect(rate).to_have_text(re.compile(r"^[\d,]+$"))
+    expect(operator.page.locator("[data-kpi=oldest_home]")).to_have_text(re.compile(r"^\d+ m?s$"))
+    operator.page.on("request", lambda request: asked.append(request.resource_type))
+    for _ in range(3):
+        expect(rate).not_to_have_text(rate.inner_text(), timeout=PATIENCE_MS)
+    assert "fetch" not in asked
+
+
+def test_refused_ticks_are_explained_on_the_page_of_their_feed(
+    operator: Visitor, simulator: SimulatorControl
+) -> None:
+    simulator.fault("gateio", "wrong-unit")
+    need = operator.page.locator("[data-list=needs] a", has_text="Gate.io: ticks refused just now")
+    need.click()
+    count = operator.page.locator('[data-refusal="implausible_time"]')
+    expect(count).to_be_in_viewport()
+    expect(operator.page.locator("#refused")).to_contain_text("counts in another unit")
+    expect(count).not_to_have_text(count.inner_text(), timeout=PATIENCE_MS)
+    assert operator.complaints == []
+
+
+def test_ages_digits_and_json_are_written_by_the_page(visitor: Visitor) -> None:
+    visitor.visit("/docs")
+    expect(visitor.page.locator(".terminal-answer .json-key").first).to_have_text('"asset"')
+    written = visitor.page.evaluate(
+        """async () => {
+            const { ageText, priceText } = await import("/static/trinity/live.js");
+            const { colouredJson } = await import("/static/trinity/json.js");
+            const shown = document.createElement("code");
+            shown.append(...colouredJson('{"a": "<b>", "n": -1.5}'));
+            return [
+                [0, 999, 1000, 59999, 60000, 3600000, 86400000, 200000000].map(ageText),
+                ["1234567", "999.10", "0.000012345678", "100000.1234567"].map(priceText),
+                shown.innerHTML,
+            ];
+        }"""
+    )
+    assert written == [
+        ["0 ms", "999 ms", "1 s", "59 s", "1 min", "1 h", "1 d", "2 d"],
+        ["1,234,567", "999.10", "0.000012345678", "100,000.1234567"],
+        '{<span class="json-key">"a"</span>: <span class="json-text">"&lt;b&gt;"</span>, '
+        '<span class="json-key">"n"</span>: <span class="json-value">-1.5</span>}',
+    ]
+
+
+def test_home_page_shows_where_the_money_goes(visitor: Visitor) -> None:
+    visitor.visit("/")
+    words = visitor.page.get_by_text("All subscription revenue goes to Cross Power Ministries of Pakistan")
+    words.scroll_into_view_if_needed()
+    expect(words).to_be_in_viewport()
+
+
 def test_session_that_ends_takes_the_live_status_with_it(operator: Visitor) -> None:
     page = operator.page
     with page.expect_websocket(lambda socket: "/admin/live/feeds" in socket.url):

@@ -47,6 +47,7 @@
     }
 
     function showFigure(key, row) {
+      if (key === "feeds_live" && !sidebarSays(row.text)) refreshNeeds();
       for (const figure of document.querySelectorAll(`[data-kpi="${CSS.escape(key)}"]`)) {
         if (row.text) figure.textContent = row.text;
         else setAge(figure, row.at);
@@ -54,6 +55,12 @@
       for (const note of document.querySelectorAll(`[data-kpi-note="${CSS.escape(key)}"]`)) {
         note.textContent = row.note;
       }
+    }
+
+    /** Whether the sidebar's badge counts what is live as the feeds do; where there is none, nothing is wrong. */
+    function sidebarSays(text) {
+      const counted = sidebar?.textContent.match(/\d+\/\d+/)?.[0];
+      return !counted || counted === text.replaceAll(" ", "");
     }
 
     function showFeed(name, row) {
@@ -73,6 +80,7 @@
       if (badge.textContent !== row.state) {
         badge.className = `tb-badge tb-${row.state}`;
         badge.textContent = row.state;
+        refreshNeeds();
       }
       badge.title = row.detail;
     }
