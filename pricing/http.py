@@ -81,7 +81,7 @@ class ClientGone(Exception):
 
 
 class PriceApi:
-    """The application. *totals* sums the counters of all workers, for /metrics.
+    """The application. *totals* sums the counters of all workers, for /metrics; this one is number *worker*.
 
     Health and metrics are answered on *health_port* and nowhere else; nothing else is answered there.
     """
@@ -94,6 +94,7 @@ class PriceApi:
         *,
         totals: Callable[[], Mapping[str, int]],
         health_port: int | None,
+        worker: int,
         mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._service = service
@@ -101,7 +102,7 @@ class PriceApi:
         self._counters = counters
         self._health_port = health_port
         self._mono_ns = mono_ns
-        self._metrics = Metrics(board, totals, mono_ns)
+        self._metrics = Metrics(board, totals, mono_ns, tier2=service.tier2, worker=worker)
         self._documents = Documents()
         self._routes = {
             "/price": Route(_get(self._price)),

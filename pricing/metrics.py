@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -34,15 +35,31 @@ class StatusFigures(msgspec.Struct):
 _status_decoder = msgspec.json.Decoder(StatusFigures)
 
 
+class Tier2Counts(Protocol):
+    failures: int
+    malformed: int
+
+
 class Metrics(Collector):
-    """The text of /metrics. *totals* sums the counters of all workers."""
+    """The text of /metrics. *totals* sums the counters of all workers.
+
+    Workers share the port, so each tells what it alone counts under its number, when it is the one asked.
+    """
 
     def __init__(
-        self, board: Board, totals: Callable[[], Mapping[str, int]], mono_ns: Callable[[], int]
+        self,
+        board: Board,
+        totals: Callable[[], Mapping[str, int]],
+        mono_ns: Callable[[], int],
+        *,
+        tier2: Tier2Counts | None,
+        worker: int,
     ) -> None:
         self._board = board
         self._totals = totals
         self._mono_ns = mono_ns
+        self._tier2 = tier2
+        self._worker = str(worker)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -56,8 +73,21 @@ class Metrics(Collector):
         for name, value in self._totals().items():
             family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
             yield family(f"trinity_{name}", f"Counter {name}, all workers of this node", value=value)
+        yield from self._worker_metrics()
         yield from self._board_metrics()
         yield from self._feed_metrics()
+
+    def _worker_metrics(self) -> Iterator[Metric]:
+        def family(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+            metric = CounterMetricFamily(f"trinity_{name}", text, labels=["worker", "kind"])
+            for kind, count in counts.items():
+                metric.add_metric([self._worker, kind], count)
+            return metric
+
+        yield family("board_read_faults", "Reads of the board that met its writer", self._board.read_counts)
+        if self._tier2 is not None:
+            counts = {"failures": self._tier2.failures, "malformed": self._tier2.malformed}
+            yield family("tier2_faults", "Tier 2 did not answer, or not sensibly", counts)
 
     def _board_metrics(self) -> Iterator[Metric]:
         board, mono_ns = self._board, self._mono_ns()

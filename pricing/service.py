@@ -63,6 +63,9 @@ class Fallback(Protocol):
 
 
 class Tier2(Protocol):
+    failures: int
+    malformed: int
+
     async def read(self, asset: str) -> Mapping[str, StoredPrice]:
         """Return what is known by exchange; nothing when tier 2 is dead or slow. Never raises."""
 
@@ -91,7 +94,7 @@ class PriceService:
     ) -> None:
         self.parameters = parameters
         self._board = board
-        self._tier2 = tier2
+        self.tier2 = tier2
         self._fallback = fallback
         self._counters = counters
         self.view = PublicView(catalogue)
@@ -186,9 +189,9 @@ class PriceService:
 
     async def _stored(self, asset: str) -> Mapping[str, StoredPrice]:
         """Read tier 2 without what claims to come from the future: that clock is wrong, the age unknown."""
-        if self._tier2 is None:
+        if self.tier2 is None:
             return {}
-        stored = await self._tier2.read(asset)
+        stored = await self.tier2.read(asset)
         latest_ns = self._wall_ns() + FUTURE_NS
         return {name: price for name, price in stored.items() if price.received_ns <= latest_ns}
 
@@ -278,8 +281,8 @@ class PriceService:
             return None
         times = found.traded_ns, found.received_ns
         price = StoredPrice(asset, exchange, found.source, found.quote, found.price, *times, polled=True)
-        if self._tier2 is not None:
-            await self._tier2.keep(price)
+        if self.tier2 is not None:
+            await self.tier2.keep(price)
         return price
 
     def _refusal(

@@ -229,19 +229,16 @@ class BoardFlusher:
         # When the price that was last written had been received; only of what is still on the board.
         self._written: dict[tuple[str, str], int] = {}
         self._may_log = Seldom(mono_ns)
-        self.flushed = 0
-        self.failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Flush until *stop* is set. A dead server is tried every time; what it missed goes out then."""
         while not stop.is_set():
             try:
                 await self.flush()
-            except Tier2Error as error:
-                self._count(error)
             except Exception as error:
-                logger.exception("Flushing the board to tier 2 failed unexpectedly")
-                self._count(error)
+                if self._may_log():
+                    unexpected = not isinstance(error, Tier2Error)
+                    logger.warning("The board cannot be flushed to tier 2: %s", error, exc_info=unexpected)
             try:
                 async with asyncio.timeout(FLUSH_PERIOD_S):
                     await stop.wait()
@@ -255,7 +252,6 @@ class BoardFlusher:
             chunk = changed[start : start + FLUSH_CHUNK]
             await self._valkey.write([_stored(row) for row in chunk])
             self._written.update({(row.asset, row.exchange): row.received_mono_ns for row in chunk})
-        self.flushed += len(changed)
         return len(changed)
 
     def _changed(self) -> list[LivePrice]:
@@ -269,11 +265,6 @@ class BoardFlusher:
             else:
                 changed.append(row)
         return changed
-
-    def _count(self, error: Exception) -> None:
-        self.failures += 1
-        if self._may_log():
-            logger.warning("The board cannot be flushed to tier 2: %s", error)
 
 
 def _stored(row: LivePrice) -> StoredPrice:

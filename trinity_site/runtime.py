@@ -89,9 +89,8 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         await happens(tables.has_read, FIRST_READING_S)
         prices = PriceService(board, tier2, rest, parameters, counters, catalogue=lambda: tables.catalogue)
         stack.push_async_callback(prices.aclose)
-        api = PriceApi(
-            prices, board, counters, totals=totals.totals, health_port=settings.TRINITY_HEALTH_PORT
-        )
+        health_port = settings.TRINITY_HEALTH_PORT
+        api = PriceApi(prices, board, counters, totals=totals.totals, health_port=health_port, worker=row)
         live = await stack.enter_async_context(open_live(board, prices.view, parameters))
         yield Runtime(api, prices, board, totals, tables, live)
 

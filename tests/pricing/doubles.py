@@ -77,6 +77,8 @@ class CountersDouble:
 
 class Tier2Double:
     def __init__(self) -> None:
+        self.failures = 0
+        self.malformed = 0
         self.prices: dict[str, dict[str, StoredPrice]] = {}
         self.reads: list[str] = []
         self.kept: list[StoredPrice] = []

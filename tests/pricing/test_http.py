@@ -43,6 +43,7 @@ def make_api(world: World, health_port: int | None = HEALTH_PORT) -> PriceApi:
         world.counters,
         totals=lambda: world.counters.counts,
         health_port=health_port,
+        worker=3,
         mono_ns=world.clock.mono_ns,
     )
 

@@ -37,7 +37,10 @@ def world() -> Iterator[World]:
 
 
 def scrape(world: World) -> dict[tuple[str, Labels], float]:
-    text = Metrics(world.board, lambda: world.counters.counts, world.clock.mono_ns).render().decode()
+    metrics = Metrics(
+        world.board, lambda: world.counters.counts, world.clock.mono_ns, tier2=world.tier2, worker=3
+    )
+    text = metrics.render().decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -65,6 +68,20 @@ def test_board_tells_ticks_and_ages_per_exchange_and_the_writers_heartbeat(world
     assert ("trinity_exchange_age_seconds", (("exchange", "kraken"),)) not in samples
     assert samples["trinity_board_heartbeat_age_seconds", ()] == 1.5
     assert samples["trinity_board_generation", ()] == world.board.generation
+
+
+def test_worker_tells_what_it_alone_counts_under_its_number(world: World) -> None:
+    world.tier2.failures, world.tier2.malformed = 2, 5
+    samples = scrape(world)
+    assert samples["trinity_tier2_faults_total", (("kind", "failures"), ("worker", "3"))] == 2
+    assert samples["trinity_tier2_faults_total", (("kind", "malformed"), ("worker", "3"))] == 5
+    for kind, count in world.board.read_counts.items():
+        assert samples["trinity_board_read_faults_total", (("kind", kind), ("worker", "3"))] == count
+
+
+def test_node_without_tier_2_tells_nothing_of_it(world: World) -> None:
+    world.tier2 = None  # type: ignore[assignment]  # as on a node without Redis
+    assert not any(name.startswith("trinity_tier2") for name, _ in scrape(world))
 
 
 def test_age_of_an_exchange_counts_from_its_newest_trade(world: World) -> None:
