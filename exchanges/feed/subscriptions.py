@@ -106,27 +106,32 @@ class Subscriptions:
         *whole*: the exchange dropped the whole request, so its other symbols are asked for again: together
         when the bad one is known, one by one when it is not.
         """
-        state = self.find(named) if named else None
-        request = (
-            self._request_of(state.symbol) if state else (self._open[0] if whole and self._open else None)
-        )
-        if state:
-            self._answer(state.symbol)
-            if already:
-                state.state = "acked" if state.state != "live" else "live"
-            else:
-                self._refuse(state, detail, mono_ns)
+        if (state := self.find(named) if named else None) is None:
+            return self._unnamed_refused(detail, mono_ns) if whole else []
+        request = self._request_of(state.symbol)
+        self._answer(state.symbol)
+        if not already:
+            self._refuse(state, detail, mono_ns)
+        elif state.state != "live":
+            state.state = "acked"
         if not whole or request is None:
             return []
+        others = self._close(request)
+        return [others] if others else []
+
+    def _unnamed_refused(self, detail: str, mono_ns: int) -> list[list[str]]:
+        """Take the oldest open request as the refused one; a lone symbol is then the bad one itself."""
+        symbols = self._close(self._open[0]) if self._open else []
+        if len(symbols) == 1:
+            self._refuse(self.states[symbols[0]], detail, mono_ns)
+            return []
+        return [[symbol] for symbol in symbols]
+
+    def _close(self, request: Request) -> list[str]:
+        """Wait no longer for a request; return its symbols that are still wanted and unanswered."""
         if request in self._open:
             self._open.remove(request)
-        others = [s for s in request.symbols if s in self.states and (state is None or s != state.symbol)]
-        if state is not None:
-            return [others] if others else []
-        if len(others) == 1:
-            self._refuse(self.states[others[0]], detail, mono_ns)
-            return []
-        return [[symbol] for symbol in others]
+        return [symbol for symbol in request.symbols if symbol in self.states]
 
     def _refuse(self, state: SymbolState, detail: str, mono_ns: int) -> None:
         state.state, state.detail = "refused", detail[:200]

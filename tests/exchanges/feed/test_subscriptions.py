@@ -178,7 +178,8 @@ def test_data_is_proof_enough(heard: bool) -> None:
 
 
 def test_requests_never_answered_are_bounded() -> None:
-    subscriptions = book("A")
+    subscriptions = book("A", "B")
     for _ in range(1000):
-        subscriptions.asked(Frame("", ("A",)), SECOND)
-    assert len(subscriptions._open) == 256
+        subscriptions.asked(Frame("", ("A", "B")), SECOND)
+    again = [subscriptions.refused("", "", whole=True, already=False, mono_ns=0) for _ in range(1000)]
+    assert again == [[["A"], ["B"]]] * 256 + [[]] * 744
