@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 FIRST_S = 1.0
 CAP_S = 60.0
+# Ticks for ten seconds show that the exchange has taken us back: a handshake or a snapshot does not. A minute
+# would count short outages that follow one another as one long one, and recovery within 5 s would be lost.
+# What a flapping exchange counts against us is bounded by Pacing, whatever the delay is.
 SETTLED_S = 10.0
 
 
