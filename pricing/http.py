@@ -41,6 +41,7 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 BODY_TIMEOUT_S = 5.0
 CATALOGUE_MAX_AGE_S = 2
+UNEXPECTED = Problem("internal_error", "The error has been logged; please try again.")
 
 _COMMON: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -153,7 +154,7 @@ class PriceApi:
             raise
         except Exception:
             logger.exception("Answering %s failed unexpectedly", scope["path"])
-            return refuse(Problem("internal_error", "The error has been logged; please try again."))
+            return refuse(UNEXPECTED)
 
     async def _price(self, scope: Scope, receive: Receive) -> Response:
         query = parse_price(scope["query_string"])
@@ -182,10 +183,18 @@ class PriceApi:
                 if answer is not None:
                     answers[query.asset] = answer
                 else:
-                    task = group.create_task(self._service.below(query), name=f"price:{query.asset}")
+                    task = group.create_task(self._below(query), name=f"price:{query.asset}")
                     waiting[query.asset] = task
         answers.update((asset, task.result()) for asset, task in waiting.items())
         return Response(200, render_prices((query.asset, answers[query.asset]) for query in queries), _LIVE)
+
+    async def _below(self, query: PriceQuery) -> PriceAnswer | Problem:
+        """Ask the lower tiers for one of several prices, whose fault is its own and not the others'."""
+        try:
+            return await self._service.below(query)
+        except Exception:
+            logger.exception("Answering for %s failed unexpectedly", query.asset)
+            return UNEXPECTED
 
     async def _exchanges(self, scope: Scope, receive: Receive) -> Response:
         parse_nothing(scope["query_string"])

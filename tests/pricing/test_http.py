@@ -15,6 +15,7 @@ from pricing import http
 from pricing.http import PriceApi
 from pricing.protocol import MAX_BODY_BYTES
 from pricing.service import FallbackError
+from pricing.tick import StoredPrice
 from tests.pricing.doubles import Answer, World, ask
 
 HEALTH_PORT = 8081
@@ -158,6 +159,26 @@ async def test_prices_that_miss_are_waited_for_together(world: World, api: Price
         world.fallback.answers[name] = world.polled("1", source=f"{name}-rest")
         gate.set()
     assert [row["source"] for row in (await asking).json()["prices"]] == ["coinbase-rest", "kraken-rest"]
+
+
+async def test_fault_in_one_of_several_prices_is_its_own(
+    world: World, api: PriceApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.tick("BTC", "coinbase", "1")
+    world.fallback.answers["coinbase"] = world.polled("3")
+    read = world.tier2.read
+
+    async def fail(asset: str) -> Mapping[str, StoredPrice]:
+        if asset == "ETH":
+            raise RuntimeError("bug")
+        return await read(asset)
+
+    monkeypatch.setattr(world.tier2, "read", fail)
+    answer = await ask(api, "/prices?assets=BTC,ETH,UNI")
+    btc, eth, uni = answer.json()["prices"]
+    assert (answer.status, btc["price"], uni["price"]) == (200, "1", "3")
+    assert (eth["asset"], eth["error"]["code"]) == ("ETH", "internal_error")
+    assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
 async def test_body_in_pieces_is_put_together(world: World, api: PriceApi) -> None:
