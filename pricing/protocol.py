@@ -15,6 +15,7 @@ from pricing.board import PriceLike
 MAX_QUERY_BYTES = 2_048
 MAX_BODY_BYTES = 16_384
 MAX_ASSETS = 30
+MAX_NAMES = 300
 MAX_AGE_LIMIT_MS = 86_400_000
 MAX_SOURCES = 64
 SECRET_PARAMETERS = frozenset(
@@ -233,9 +234,12 @@ def _within(value: int | None, name: str, low: int, high: int) -> int | None:
 def _queries(names: Sequence[str], demands: tuple[str | None, int | None, int | None]) -> list[PriceQuery]:
     if not names:
         raise _bad("assets is empty.", "assets")
-    if len(names) > MAX_ASSETS:
-        raise _bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(names)}.", "assets")
-    return [PriceQuery(asset, *demands) for asset in dict.fromkeys(map(_asset, names))]
+    if len(names) > MAX_NAMES:
+        raise _bad(f"assets may name {MAX_NAMES}, repetitions included, not {len(names)}.", "assets")
+    assets = dict.fromkeys(map(_asset, names))
+    if len(assets) > MAX_ASSETS:
+        raise _bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(assets)}.", "assets")
+    return [PriceQuery(asset, *demands) for asset in assets]
 
 
 class _PriceBody(msgspec.Struct):

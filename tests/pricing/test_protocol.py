@@ -130,6 +130,13 @@ def test_assets_of_prices_lose_duplicates_and_keep_their_order() -> None:
     assert asked == [PriceQuery(name, None, 5) for name in ("ETH", "BTC", "UNI")]
 
 
+def test_repetitions_do_not_count_but_have_a_limit_of_their_own() -> None:
+    assert parse_prices(b"assets=" + b",".join([b"BTC", b"btc"] * 100)) == [PriceQuery("BTC")]
+    assert parse_prices_body(msgspec.json.encode({"assets": ["BTC"] * 300})) == [PriceQuery("BTC")]
+    problem = problem_of(parse_prices_body, msgspec.json.encode({"assets": ["BTC"] * 301}))
+    assert "300, repetitions included" in problem.detail
+
+
 def test_thirty_assets_are_allowed_and_thirty_one_are_not() -> None:
     names = [f"A{number}" for number in range(31)]
     assert len(parse_prices(b"assets=" + ",".join(names[:30]).encode())) == 30
