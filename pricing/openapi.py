@@ -91,7 +91,7 @@ def document() -> Document:
         "info": {
             "title": "The Trinity Beast",
             "version": VERSION,
-            "summary": "Real-time crypto prices from six exchanges",
+            "summary": "Real-time crypto prices, straight from the exchanges",
             "description": FRESHNESS,
         },
         "servers": [{"url": "/"}],
@@ -358,7 +358,10 @@ def _price_schema() -> Document:
                 "description": "Text, so that no digit is lost.",
             },
             "quote": {"type": "string", "description": "The currency of the price: USD or USDT."},
-            "source": {"type": "string", "description": "`<exchange>-ws` or `<exchange>-rest`."},
+            "source": {
+                "type": "string",
+                "description": "`<exchange>-ws` or `<exchange>-rest`; a simulated one ends in `-sim`.",
+            },
             "exchange": text,
             "timestamp": {**moment, "description": "When it traded; with `time_is`, `received_at`."},
             "received_at": moment,

@@ -57,6 +57,10 @@ def test_document_is_valid_openapi_3_1() -> None:
     validate(document())
 
 
+def test_number_of_exchanges_is_not_fixed_in_the_text() -> None:
+    assert b"six" not in rendered()
+
+
 def test_every_public_path_is_described() -> None:
     assert set(document()["paths"]) == set(PUBLIC_PATHS) - {"/openapi.json"}
 
