@@ -22,8 +22,8 @@ from pricing.board import Board, LivePrice
 from pricing.exceptions import Tier2Error
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
-from telemetry.seldom import Seldom
 from pricing.tick import StoredPrice
+from telemetry.seldom import Seldom
 
 KEY = "tb:price:"
 CONNECTIONS = 16
