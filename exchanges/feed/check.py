@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from exchanges.feed.connection import AskToken, Ended, FeedConnection, Network
-from exchanges.feed.decode import Fault
+from exchanges.feed.decode import Faults
 from exchanges.feed.protocol import FeedProtocol
 from exchanges.feed.spec import FeedSpec
 from exchanges.feed.subscriptions import SymbolState
@@ -67,13 +67,14 @@ class _Listener:
         self.unreadable: list[str] = []
         self._missing = {symbol.casefold() for symbol in symbols}
 
-    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> None:
+    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> int:
         for tick in ticks:
             self.heard[tick.symbol.casefold()] = tick, wall_ns
             self._answered(tick.symbol)
+        return len(ticks)
 
-    def faults(self, faults: Sequence[Fault], wall_ns: int) -> None:
-        for fault in faults:
+    def faults(self, faults: Faults, wall_ns: int) -> None:
+        for fault in faults.samples:
             if fault.reason == "refused":
                 self._answered(fault.symbol)
             elif len(self.unreadable) < MAX_FAULTS:

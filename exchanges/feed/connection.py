@@ -7,11 +7,12 @@ protocol has to say, and its next deadline, is looked at once per read.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Concatenate, Final, NamedTuple, ParamSpec, Protocol
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 
 from exchanges.addresses import WEBSOCKET, Resolver, check_url, open_socket, resolve, tls_context
 from exchanges.exceptions import AddressRefused
-from exchanges.feed.decode import Fault
+from exchanges.feed.decode import Faults
 from exchanges.feed.paths import Path, load
 from exchanges.feed.protocol import PING, FeedProtocol
 from exchanges.feed.spec import FeedSpec
@@ -29,6 +30,8 @@ from pricing.tick import Tick
 
 MAX_REDIRECTS: Final = 3
 _SOONEST_S: Final = 0.001
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +50,10 @@ class Network:
 class Sink(Protocol):
     """Where a connection's harvest goes; called from the event loop's callbacks."""
 
-    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> None: ...
-    def faults(self, faults: Sequence[Fault], wall_ns: int) -> None: ...
+    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> int:
+        """Return how many of them were of use."""
+
+    def faults(self, faults: Faults, wall_ns: int) -> None: ...
 
 
 class Ended(NamedTuple):
@@ -64,6 +69,21 @@ class Ended(NamedTuple):
 
 AskToken = Callable[[str, Network], Awaitable[bytes]]
 """Answers a URL with the body that a POST to it returns."""
+
+
+def _ends_by_errors(
+    method: Callable[Concatenate[FeedConnection, P], None],
+) -> Callable[Concatenate[FeedConnection, P], None]:
+    """Let `run` raise what *method* raises: here it would only kill the transport, a timer, or the caller."""
+
+    @functools.wraps(method)
+    def entry(self: FeedConnection, /, *args: P.args, **named: P.kwargs) -> None:
+        try:
+            method(self, *args, **named)
+        except Exception as error:  # noqa: BLE001 - raised again by run()
+            self._fail(error)
+
+    return entry
 
 
 class FeedConnection:
@@ -107,6 +127,7 @@ class FeedConnection:
         """Tell the exchange to stop, where the row knows how; their trades are ignored in any case."""
         self._when_open(lambda: self.protocol.unsubscribe(symbols, time.time_ns(), time.monotonic_ns()))
 
+    @_ends_by_errors
     def _when_open(self, act: Callable[[], object]) -> None:
         if self._websocket is None:
             self._once_open.append(act)
@@ -165,6 +186,7 @@ class FeedConnection:
 
     # What the socket tells (Conversation)
 
+    @_ends_by_errors
     def opened(self, websocket: FeedSocket, wall_ns: int, mono_ns: int) -> None:
         self._websocket = websocket
         self.open = True
@@ -173,22 +195,22 @@ class FeedConnection:
             act()
         self._look_after()
 
+    @_ends_by_errors
     def frame(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> None:
         self.frames += 1
-        try:
-            ticks = self.protocol.receive(frame, wall_ns, mono_ns)
-            if ticks:
-                self._sink.ticks(ticks, wall_ns, mono_ns)
-            else:
-                self._look = True
-        except Exception as error:  # noqa: BLE001 - raised again by run(); here it would only kill the transport
-            if not self._over.done():
-                self._over.set_exception(error)
+        protocol = self.protocol
+        ticks = protocol.receive(frame, wall_ns, mono_ns)
+        if not ticks or protocol.paused:
+            self._look = True
+        if ticks and self._sink.ticks(ticks, wall_ns, mono_ns):
+            protocol.harvested(mono_ns)
 
+    @_ends_by_errors
     def batch_read(self) -> None:
-        if self._look or self.protocol.faults:
+        if self._look or self.protocol.faults.counts:
             self._look_after()
 
+    @_ends_by_errors
     def lost(self, websocket: FeedSocket, reason: str) -> None:
         if websocket is self._websocket:  # and not one that only redirected
             self.open = False
@@ -202,7 +224,7 @@ class FeedConnection:
         protocol, websocket = self.protocol, self._websocket
         if websocket is None or self._over.done():
             return
-        if protocol.faults:
+        if protocol.faults.counts:
             self._sink.faults(protocol.take_faults(), time.time_ns())
         for frame in protocol.outgoing():
             if frame is PING:
@@ -225,6 +247,7 @@ class FeedConnection:
         self._timer_ns = deadline_ns
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
 
+    @_ends_by_errors
     def _on_timer(self) -> None:
         self._timer = None
         mono_ns = time.monotonic_ns()
@@ -236,6 +259,10 @@ class FeedConnection:
     def _end(self, ended: Ended) -> None:
         if not self._over.done():
             self._over.set_result(ended)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
 
 
 def socket_url(spec: FeedSpec, symbols: Sequence[str], *, endpoint: str = "", token: str = "") -> str:

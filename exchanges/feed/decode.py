@@ -6,13 +6,14 @@ refuses).
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import UNSET, Raw, UnsetType
 
-from exchanges.feed.decoders import Decoder, Fields, build_decoder
+from exchanges.feed.decoders import Decoder, Fields, at_most, build_decoder
 from exchanges.feed.matching import compile_match
 from exchanges.feed.paths import MISSING, Path, load
 from exchanges.feed.quirks import Quirks, TradeRule
@@ -21,6 +22,7 @@ from exchanges.feed.timestamps import FIRST_PLAUSIBLE_NS, LAST_PLAUSIBLE_NS, is_
 from pricing.tick import Tick
 
 MAX_PRICE_CHARACTERS = 40
+MAX_SAMPLES: Final = 100
 _LARGEST = Decimal("1e15")
 _SMALLEST = Decimal("1e-24")
 _is_plain = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,24})?|0\.0{0,17}[1-9][0-9]{0,20}").fullmatch
@@ -35,6 +37,26 @@ class Fault(NamedTuple):
     reason: str
     symbol: str
     detail: str
+
+
+class Faults:
+    """Every fault counted by its reason, and the first MAX_SAMPLES of them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.samples: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        self.counts[fault.reason] += 1
+        if len(self.samples) < MAX_SAMPLES:
+            self.samples.append(fault)
+
+    def take(self) -> "Faults":
+        """Return what there was, and begin anew."""
+        taken = Faults()
+        taken.counts, self.counts = self.counts, taken.counts
+        taken.samples, self.samples = self.samples, taken.samples
+        return taken
 
 
 def price_text(literal: str) -> str | None:
@@ -93,9 +115,7 @@ class TradeReader:
     ``faults`` collects what could not be read until it is taken.
     """
 
-    def __init__(
-        self, rule: ResolvedRule, quirks: Quirks, faults: list[Fault], channels: dict[str, str]
-    ) -> None:
+    def __init__(self, rule: ResolvedRule, quirks: Quirks, faults: Faults, channels: dict[str, str]) -> None:
         self._rule = rule
         self._decoder = None if quirks.channel else self._build(str)
         self._holds = compile_match(rule.trade_match)
@@ -126,7 +146,7 @@ class TradeReader:
         return ticks
 
     def _walk(self, document: object) -> Iterable[tuple[str, str, str, str]]:
-        for row in self._trades.rows(document):
+        for row in at_most(self._trades.rows(document)):
             symbol, price, time, trade_id = (
                 _literal(path.first(document if path.from_document else row)) if path else ""
                 for path in self._paths
@@ -146,7 +166,7 @@ class TradeReader:
             if digits and symbol and traded_ns and FIRST_PLAUSIBLE_NS <= traded_ns <= LAST_PLAUSIBLE_NS:
                 ticks.append(Tick(symbol, digits, traded_ns, "" if trade_id is UNSET else trade_id))
             else:
-                self._faults.append(_fault(symbol, literal, digits, time, traded_ns))
+                self._faults.add(_fault(symbol, literal, digits, time, traded_ns))
         return ticks
 
     def _name(self, symbol: str) -> str:

@@ -8,15 +8,21 @@ where it is a JSON number; what the types do not admit is left to the walk.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from exchanges.feed.paths import EVERY, Path, Step
 
+MAX_TRADES: Final = 4_096  # in a frame; a snapshot of every symbol has a few hundred
+
 Row = tuple[str, str | Raw, str | int, str | int]  # symbol, price as written, time, trade id
 Decoder = Callable[[str | bytes], Iterable[Row] | None]
+
+
+class TooManyTrades(Exception):
+    """A frame with more than MAX_TRADES, of which none is read."""
 
 
 class Fields(NamedTuple):
@@ -195,7 +201,7 @@ class _Builder:
                     rows = step(rows[0])
                 else:
                     rows = [child for parent in rows for child in _as_list(step(parent))]
-            return read(root, _as_list(rows))
+            return read(root, at_most(_as_list(rows)))
 
         return decoder
 
@@ -253,3 +259,10 @@ def _absent(get: Callable[[Any], Any]) -> Callable[[Any], bool]:
 
 def _as_list(value: Any) -> Any:
     return value if type(value) is list else (value,)
+
+
+def at_most(rows: Any) -> Any:  # Any: a list, or a tuple of one
+    """Return *rows* as they are; raise TooManyTrades where there are more than MAX_TRADES."""
+    if len(rows) > MAX_TRADES:
+        raise TooManyTrades
+    return rows

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from exchanges.feed.decode import Fault
-from exchanges.feed.guard import PASS, Guard
+from exchanges.feed.decode import Faults
+from exchanges.feed.guard import PASS, Guard, PeerPrices
 from exchanges.feed.spec import FeedSpec, Listing
 from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS, RefusedTick
 from pricing._board import BoardWriter, Price
@@ -30,23 +30,32 @@ class Target(NamedTuple):
     asset: str
 
 
+HeldElsewhere = Callable[[str, str], list[str]]
+"""Asset, exchange → the prices of the asset that the guards of other exchanges hold."""
+
+
 class Intake:
     """One exchange's way to the board. A Sink of its connections."""
 
-    def __init__(self, spec: FeedSpec, board: BoardWriter) -> None:
+    def __init__(
+        self, spec: FeedSpec, board: BoardWriter, held_elsewhere: HeldElsewhere = lambda asset, name: []
+    ) -> None:
         self.written = 0
         self.refusals: Counter[str] = Counter()
         self.homeless: dict[str, str] = {}
-        """Symbols that the board has no room for, and why."""
+        """Symbols that have no place on the board, and why."""
+        self.problem = ""
+        """Why the exchange itself has none."""
+        self._spec = spec
         self._name = spec.name
         self._board = board
+        self._held_elsewhere = held_elsewhere
         self._targets: dict[str, Target] = {}
         self._folded: dict[str, Target] = {}
         self._recent: dict[str, deque[RefusedTick]] = {}
         self._started_mono_ns = time.monotonic_ns()
         quirks = spec.quirks
         self._guard = Guard(max_jump_percent=quirks.max_jump_percent, tie=quirks.tie, peers=self._peers)
-        board.set_exchange(spec.name, source=spec.source, quote=spec.quote_currency)
 
     @property
     def assets(self) -> set[str]:
@@ -57,16 +66,41 @@ class Intake:
 
         The price of what is gone leaves the board.
         """
-        wanted = {row.symbol: row.asset for row in listings}
-        gone = [symbol for symbol, target in self._targets.items() if wanted.get(symbol, "") != target.asset]
         self.homeless.clear()
+        wanted = self._unmistakable(listings)
+        gone = [symbol for symbol, target in self._targets.items() if wanted.get(symbol, "") != target.asset]
         for symbol in gone:
             self._guard.forget(symbol)
             self._board.remove(self._targets.pop(symbol).asset, self._name)
         new = [symbol for symbol in wanted if symbol not in self._targets]
-        new = [symbol for symbol in new if self._place(symbol, wanted[symbol])]
+        if not new or self._has_row():
+            new = [symbol for symbol in new if self._place(symbol, wanted[symbol])]
+        else:
+            self.homeless.update(dict.fromkeys(new, self.problem))
+            new = []
         self._folded = {symbol.casefold(): target for symbol, target in self._targets.items()}
         return new, gone
+
+    def _unmistakable(self, listings: Iterable[Listing]) -> dict[str, str]:
+        """Return symbol → asset without the symbols that differ from another one only in case."""
+        known: dict[str, Listing] = {}
+        for row in listings:
+            other = known.setdefault(row.symbol.casefold(), row)
+            if other is not row:
+                self.homeless[row.symbol] = f"differs from {other.symbol} only in case"
+        return {row.symbol: row.asset for row in known.values()}
+
+    def _has_row(self) -> bool:
+        """Take the exchange's row on the board, which it may lose while it has no symbols."""
+        spec = self._spec
+        try:
+            self._board.set_exchange(spec.name, source=spec.source, quote=spec.quote_currency)
+        except BoardFull as error:
+            self.problem = f"the board is full: {error}"
+            logger.error("No place on the board for %s: %s", spec.name, error)
+            return False
+        self.problem = ""
+        return True
 
     def _place(self, symbol: str, asset: str) -> bool:
         try:
@@ -88,7 +122,9 @@ class Intake:
 
     # What connections deliver (Sink)
 
-    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> None:
+    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> int:
+        """Write what the guard lets through; return how many those are."""
+        before = self.written
         targets, judge, write = self._targets, self._guard.judge, self._board.write
         for tick in ticks:
             target = targets.get(tick.symbol) or self._folded.get(tick.symbol.casefold())
@@ -99,14 +135,16 @@ class Intake:
                 write(target.slot, tick.price, tick.traded_ns or wall_ns, wall_ns, mono_ns)
                 self.written += 1
             else:
-                self._refuse(reason, tick.symbol, f"{tick.price} traded {tick.traded_ns}", wall_ns)
+                self.refusals[reason] += 1
+                self._keep(reason, tick.symbol, f"{tick.price} traded {tick.traded_ns}", wall_ns)
+        return self.written - before
 
-    def faults(self, faults: Sequence[Fault], wall_ns: int) -> None:
-        for fault in faults:
-            self._refuse(fault.reason, fault.symbol, fault.detail, wall_ns)
+    def faults(self, faults: Faults, wall_ns: int) -> None:
+        self.refusals.update(faults.counts)
+        for fault in faults.samples:
+            self._keep(fault.reason, fault.symbol, fault.detail, wall_ns)
 
-    def _refuse(self, reason: str, symbol: str, detail: str, wall_ns: int) -> None:
-        self.refusals[reason] += 1
+    def _keep(self, reason: str, symbol: str, detail: str, wall_ns: int) -> None:
         kept = self._recent.setdefault(reason, deque(maxlen=KEPT_PER_REASON))
         kept.append(RefusedTick(wall_ns, symbol, reason, detail[:TEXT_CHARACTERS]))
 
@@ -145,12 +183,18 @@ class Intake:
         moving = sum(price.received_mono_ns >= peer_since_ns for price in peers)
         return moving >= min(2, max(1, len(peers)))
 
-    def _peers(self, symbol: str) -> list[str]:
+    def held(self, asset: str, wall_ns: int) -> list[str]:
+        """Return the prices of an asset that the guard holds."""
+        symbols = [symbol for symbol, target in self._targets.items() if target.asset == asset]
+        return [price for symbol in symbols if (price := self._guard.held(symbol, wall_ns)) is not None]
+
+    def _peers(self, symbol: str) -> PeerPrices:
         target = self._targets.get(symbol) or self._folded.get(symbol.casefold())
         if target is None:
-            return []
+            return PeerPrices(())
         mono_ns = time.monotonic_ns()
-        return [price.price for price in self._board.all(target.asset) if self._is_peer(price, mono_ns)]
+        prices = [price.price for price in self._board.all(target.asset) if self._is_peer(price, mono_ns)]
+        return PeerPrices(prices, self._held_elsewhere(target.asset, self._name))
 
     def _is_peer(self, price: Price, mono_ns: int) -> bool:
         return price.exchange != self._name and price.age_ns(mono_ns) <= PEER_FRESH_NS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -19,8 +20,11 @@ from exchanges.feed.line import Line, Redialling
 from exchanges.feed.spec import FeedSpec, Listing
 from exchanges.feed.status import FeedStatus, NodeStatus, encode_status
 from pricing._board import STATUS_BYTES, BoardWriter
+from pricing.exceptions import BoardFull
 from telemetry._counters import FEED_RECONNECTS, FEED_TICKS
 from telemetry.running import repeat
+
+logger = logging.getLogger(__name__)
 
 
 class Tables(Protocol):
@@ -120,10 +124,10 @@ class FeedManager:
         specs = {spec.name: self._placed(spec) for spec in tables.feeds}
         wanted: dict[str, list[Listing]] = {name: [] for name, spec in specs.items() if spec.enabled}
         for row in tables.listings:
-            if row.enabled and row.prewarm and row.exchange in wanted:
+            if row.prewarm and row.exchange in wanted:  # `enabled` only says whether it is shown
                 wanted[row.exchange].append(row)
-            elif self._revision is None:
-                self._board.remove(row.asset, row.exchange)  # left by the writer before this one
+        if self._revision is None:
+            self._take_over(wanted)
         for name in set(self.feeds) - set(wanted):
             self._retire(self.feeds.pop(name), keep=())
         for name, listings in wanted.items():
@@ -132,6 +136,17 @@ class FeedManager:
         self._idle = {name: FeedStatus(state="disabled") for name in specs if name not in wanted}
         for name, reason in tables.invalid.items():
             self._idle[name] = FeedStatus(state="refused", detail=reason)
+
+    def _take_over(self, wanted: Mapping[str, Iterable[Listing]]) -> None:
+        """Clear what the writer before this one left on the board for listings that are gone since."""
+        listed = {(row.asset, name) for name, listings in wanted.items() for row in listings}
+        names = [row.name for row in self._board.exchanges()]
+        for asset in self._board.assets():
+            for name in names:
+                if (asset, name) not in listed:
+                    self._board.remove(asset, name)
+            if home := self._board.home(asset):
+                self._homes[asset] = home
 
     def _placed(self, spec: FeedSpec) -> FeedSpec:
         return spec.simulated(self._simulator_url) if self._simulator_url else spec
@@ -150,7 +165,7 @@ class FeedManager:
     def _new_feed(self, spec: FeedSpec) -> Feed:
         group = self._group
         assert group is not None, "feeds run in the task group of run()"
-        intake = Intake(spec, self._board)
+        intake = Intake(spec, self._board, self._held_elsewhere)
 
         def make_line(symbols: Sequence[str]) -> Line:
             return Line(
@@ -168,6 +183,11 @@ class FeedManager:
             return group.create_task(line.run(), name=name)
 
         return Feed(spec, intake, make_line, spawn)
+
+    def _held_elsewhere(self, asset: str, name: str) -> list[str]:
+        wall_ns = time.time_ns()
+        others = [feed.intake for feed in self.feeds.values() if feed.spec.name != name]
+        return [price for intake in others for price in intake.held(asset, wall_ns)]
 
     def _retire(self, feed: Feed, *, keep: Collection[str]) -> None:
         feed.stop(keep=keep)
@@ -188,10 +208,16 @@ class FeedManager:
         homes = {row.asset: row.exchange for listings in followed for row in listings if row.home}
         for asset in self._homes.keys() - homes.keys():
             self._board.set_home(asset, None)
+            del self._homes[asset]
         for asset, exchange in homes.items():
-            if self._homes.get(asset) != exchange:
+            if self._homes.get(asset) == exchange:
+                continue
+            try:
                 self._board.set_home(asset, exchange)
-        self._homes = homes
+            except (BoardFull, KeyError) as error:  # the exchange or the asset found no room there
+                logger.error("No home for %s at %s: %s", asset, exchange, error)
+            else:
+                self._homes[asset] = exchange
 
     # The heartbeat
 

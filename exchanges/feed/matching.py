@@ -1,11 +1,17 @@
-"""Conditions on a frame: path → literal, {"starts_with": text}, {"present": true|false}. Sans-I/O."""
+"""Conditions on a frame: path → literal, {"starts_with": text}, {"present": true|false}. Sans-I/O.
 
+Also how a symbol is found in a sentence.
+"""
+
+import string
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from exchanges.feed.paths import MISSING, Number, Path, PathError
 
 Test = Callable[[object], bool]
+_PUNCTUATION: Final = "._/:@-"
+_SYMBOL_CHARACTERS: Final = string.ascii_letters + string.digits + _PUNCTUATION
 
 
 class MatchError(ValueError):
@@ -51,3 +57,24 @@ def literal_of(value: Any) -> object:  # Any: a JSON value from the table
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Number(repr(value))
     return value
+
+
+def cut_symbol(message: str, *, after: str, before: str) -> str:
+    """Return the word of symbol characters that follows *after*, or precedes *before*; empty without one.
+
+    Of both texts the second is looked for behind the first. Takes a time in proportion to the message,
+    whatever the row says: patterns could take one that never ends.
+    """
+    if after:
+        _, found, message = message.partition(after)
+        if not found:
+            return ""
+    if before:
+        message, found, _ = message.partition(before)
+        if not found:
+            return ""
+    if after:
+        word = message[: len(message) - len(message.lstrip(_SYMBOL_CHARACTERS))]
+    else:
+        word = message[len(message.rstrip(_SYMBOL_CHARACTERS)) :] if before else ""
+    return word.strip(_PUNCTUATION)

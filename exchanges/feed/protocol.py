@@ -5,14 +5,14 @@ from `outgoing()`, `hangup` and `next_deadline()` after each call. No frame make
 """
 
 import json
-import re
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from exchanges.feed.decode import Fault, TradeReader, resolve
-from exchanges.feed.matching import Test, compile_match
+from exchanges.feed.decode import Fault, Faults, TradeReader, resolve
+from exchanges.feed.decoders import TooManyTrades
+from exchanges.feed.matching import Test, compile_match, cut_symbol
 from exchanges.feed.paths import MISSING, Number, Path, load
 from exchanges.feed.quirks import AckRule, RefusalRule, Reply
 from exchanges.feed.spec import FeedSpec
@@ -23,8 +23,10 @@ from pricing.tick import Tick
 PING: Final = object()
 SECOND: Final = 10**9
 MAX_FRAME_BYTES: Final = 2**20
-MAX_FAULTS: Final = 100
-MAX_MESSAGE: Final = 500  # of a refusal's text: a pattern takes the square of its length
+LARGE_FRAME: Final = 65_536  # characters: smaller frames hold little enough in any case
+MAX_COMMAS: Final = 65_536  # 16 for each of MAX_TRADES; but for nesting, one fewer than values
+MAX_MESSAGE: Final = 500  # of a refusal's text, which is shown
+MAX_INSERTED: Final = 256  # characters of a frame's value in a reply
 RECONNECT_AFTER_NOTICE_S: Final = 1.0  # beside the row's own min_gap_s; back within 5 s is promised
 
 R = TypeVar("R")
@@ -48,8 +50,8 @@ class FeedProtocol:
         self.hangup: Hangup | None = None
         self.paused = ""
         self.counts: Counter[str] = Counter()
-        self.faults: list[Fault] = []
-        self.last_tick_mono_ns = 0
+        self.faults = Faults()
+        self.last_tick_mono_ns = 0  # of those that were worth keeping, see harvested()
         self.first_tick_mono_ns = 0
         self._uuid = uuid
         self._any_symbol = any_symbol
@@ -88,19 +90,30 @@ class FeedProtocol:
     def receive(self, frame: str | bytes, wall_ns: int, mono_ns: int) -> list[Tick]:
         """Return the trades in the frame, in its order; never raise.
 
-        ``faults`` grows by those that cannot be read.
+        ``faults`` grows by those that cannot be read. Say `harvested` of those that were of use.
         """
         self._last_frame_mono_ns = mono_ns
         if isinstance(frame, bytes):
             try:
                 frame = str(_inflate(frame) if self._is_gzip else frame, "utf-8")
             except ValueError:
-                return self._unreadable(frame)
-        for read in self._read:
-            ticks = read(frame)
-            if ticks is not None:
-                return self._accept(ticks, mono_ns)
-        return self._receive_other(frame, wall_ns, mono_ns)
+                return self._spoilt("bad_json", frame)
+        if len(frame) > LARGE_FRAME and frame.count(",") > MAX_COMMAS:  # before any of it becomes an object
+            return self._spoilt("too_many_trades", frame)
+        try:
+            for read in self._read:
+                ticks = read(frame)
+                if ticks is not None:
+                    return self._accept(ticks, mono_ns)
+            return self._receive_other(frame, wall_ns, mono_ns)
+        except TooManyTrades:
+            return self._spoilt("too_many_trades", frame)
+
+    def harvested(self, mono_ns: int) -> None:
+        """Take note that a trade was of use. Only that is a sign of life: repeats and old trades are none."""
+        self.last_tick_mono_ns = mono_ns
+        self.first_tick_mono_ns = self.first_tick_mono_ns or mono_ns
+        self.paused = ""
 
     def tick_due(self, wall_ns: int, mono_ns: int) -> None:
         """Do what was to be done by now: send what waits, ping, ask again, or hang up on silence."""
@@ -158,14 +171,12 @@ class FeedProtocol:
 
     @property
     def connected_for_data(self) -> bool:
-        """Whether a tick has come: only that proves a connection."""
+        """Whether a trade of use has come: only that proves a connection."""
         return self.last_tick_mono_ns > 0
 
-    def take_faults(self) -> list[Fault]:
-        """Return the trades that could not be read since the last call."""
-        faults = self.faults[:MAX_FAULTS]
-        self.faults.clear()
-        return faults
+    def take_faults(self) -> Faults:
+        """Return what could not be read since the last call."""
+        return self.faults.take()
 
     # Trades
 
@@ -185,9 +196,6 @@ class FeedProtocol:
         if unknown:
             self.counts["unknown_symbol"] += unknown
             ticks = [tick for tick in ticks if self._subscriptions.find(tick.symbol)]
-        if ticks:
-            self.last_tick_mono_ns = mono_ns
-            self.first_tick_mono_ns = self.first_tick_mono_ns or mono_ns
         return ticks
 
     # Everything else
@@ -199,7 +207,7 @@ class FeedProtocol:
         try:
             document = load(frame)
         except (ValueError, RecursionError):
-            return self._unreadable(frame)
+            return self._spoilt("bad_json", frame)
         for reader in self._readers:
             ticks = reader.read_document(document)
             if ticks is not None:
@@ -207,9 +215,9 @@ class FeedProtocol:
         self._control(document, wall_ns, mono_ns)
         return []
 
-    def _unreadable(self, frame: str | bytes) -> list[Tick]:
-        self.counts["bad_json"] += 1
-        self.faults.append(Fault("bad_json", "", _excerpt(frame)))
+    def _spoilt(self, reason: str, frame: str | bytes) -> list[Tick]:
+        self.counts[reason] += 1
+        self.faults.add(Fault(reason, "", _excerpt(frame)))
         return []
 
     def _compile_controls(self) -> list[Control]:
@@ -248,14 +256,14 @@ class FeedProtocol:
 
     def _on_refusal(self, rule: RefusalRule, document: object, wall_ns: int, mono_ns: int) -> None:
         message = (_text_at(rule.message_path, document) or _written(document))[:MAX_MESSAGE]
-        symbol = _text_at(rule.symbol_path, document)
-        if not symbol and rule.symbol_pattern and (found := re.search(rule.symbol_pattern, message)):
-            symbol = found[1] or ""
+        symbol = _text_at(rule.symbol_path, document) or cut_symbol(
+            message, after=rule.symbol_after, before=rule.symbol_before
+        )
         again = self._subscriptions.refused(
             symbol, message, whole=rule.scope == "frame", already=rule.already, mono_ns=mono_ns
         )
         if not rule.already:
-            self.faults.append(Fault("refused", symbol, message[:200]))
+            self.faults.add(Fault("refused", symbol, message[:200]))
         self._ask(again, wall_ns)
         self._send_queued(mono_ns)
 
@@ -302,9 +310,12 @@ class FeedProtocol:
                 self._queue.extend(frame for frame in frames if frame.symbols or once)
 
     def _render(self, template: str, symbols: Sequence[str], wall_ns: int) -> list[Frame]:
-        moment = self._moment(wall_ns)
         return render(
-            template, self.spec.symbol_template, symbols, join=self._quirks.symbol_join, moment=moment
+            template,
+            self.spec.symbol_template,
+            symbols,
+            join=self._quirks.symbol_join,
+            moment=lambda: self._moment(wall_ns),
         )
 
     def _moment(self, wall_ns: int) -> Moment:
@@ -373,9 +384,8 @@ def _text_at(path: str, document: object) -> str:
 
 def _json_at(path: str, document: object) -> str:
     value = Path(path).first(document)
-    if isinstance(value, Number):
-        return str(value)
-    return "null" if value is MISSING else _written(value)
+    text = str(value) if isinstance(value, Number) else "null" if value is MISSING else _written(value)
+    return text if len(text) <= MAX_INSERTED else "null"
 
 
 def _inflate(frame: bytes) -> bytes:

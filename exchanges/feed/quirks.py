@@ -5,7 +5,6 @@ so `{}` is a whole set of quirks. A *match* is an object of path → condition, 
 `trade_match`; all conditions must hold.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -49,13 +48,15 @@ class AckRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class RefusalRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A frame that refuses.
 
-    `symbol` at symbol_path, or cut out of the text at message_path by symbol_pattern.
+    The symbol is at symbol_path, or it is the word in the text at message_path that follows symbol_after,
+    precedes symbol_before, or both.
     """
 
     match: Conditions
     message_path: Text = ""
     symbol_path: Text = ""
-    symbol_pattern: Text = ""
+    symbol_after: Text = ""
+    symbol_before: Text = ""
     scope: Literal["symbol", "frame"] = "symbol"  # frame: the whole request was refused because of it
     already: bool = False  # the symbol is subscribed already: nothing is wrong with it
 
@@ -166,7 +167,7 @@ _MATCH_LISTS = frozenset({"pong", "reconnect", "pause", "resume", "error_match"}
 
 
 def unusable(rule: msgspec.Struct, where: str = "") -> list[str]:
-    """Say what the schema cannot: paths, conditions and patterns that cannot be read."""
+    """Say what the schema cannot: paths and conditions that cannot be read."""
     messages: list[str] = []
     for field in rule.__struct_fields__:
         value, place = getattr(rule, field), f"{where}{field}"
@@ -181,9 +182,7 @@ def unusable(rule: msgspec.Struct, where: str = "") -> list[str]:
             elif field == "frame":
                 for path in REPLY_VALUE.findall(value):
                     Path(path)
-            elif field == "symbol_pattern" and value and re.compile(value).groups < 1:
-                messages.append(f"{place}: must have one group, around the symbol")
-        except (PathError, MatchError, re.error) as error:
+        except (PathError, MatchError) as error:
             messages.append(f"{place}: {error}")
         children = value if isinstance(value, tuple) else (value,)
         for number, child in enumerate(children):

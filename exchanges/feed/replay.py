@@ -69,7 +69,7 @@ class Replay:
         if line.get("kind") == "ticker_rest":
             return self._rest_ticks(number, line, frame)
         ticks = self._protocol.receive(frame, 0, 0)
-        for fault in self._protocol.take_faults():
+        for fault in self._protocol.take_faults().samples:
             self._complain(number, f"{fault.reason} {fault.symbol} {fault.detail}".strip())
         return ticks
 

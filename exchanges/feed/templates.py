@@ -7,7 +7,7 @@ replaced.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 _NAMES = ("SYMBOLS", "SYMBOL", "NOW_S", "NOW_MS", "ID", "UUID")
@@ -52,19 +52,19 @@ def fill(template: str, moment: Moment, **symbols: str) -> str:
 
 
 def render(
-    template: str, symbol_template: str, symbols: Sequence[str], *, join: str, moment: Moment
+    template: str, symbol_template: str, symbols: Sequence[str], *, join: str, moment: Callable[[], Moment]
 ) -> list[Frame]:
-    """Return the frames, in order, that ask for *symbols*."""
+    """Return the frames, in order, that ask for *symbols*; each filled template has a moment of its own."""
     if "{SYMBOLS}" in template:
         listed = join.join(symbol_template.replace("{SYMBOL}", symbol) for symbol in symbols)
-        return _split(fill(template, moment, SYMBOLS=listed), listed, tuple(symbols))
+        return _split(fill(template, moment(), SYMBOLS=listed), listed, tuple(symbols))
     if "{SYMBOL}" in template:
         frames: list[Frame] = []
         for symbol in symbols:
             inserted = symbol_template.replace("{SYMBOL}", symbol).strip('"')
-            frames += _split(fill(template, moment, SYMBOL=inserted), inserted, (symbol,))
+            frames += _split(fill(template, moment(), SYMBOL=inserted), inserted, (symbol,))
         return frames
-    return _split(fill(template, moment), "", ())
+    return _split(fill(template, moment()), "", ())
 
 
 def _split(text: str, listed: str, symbols: tuple[str, ...]) -> list[Frame]:

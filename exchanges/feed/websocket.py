@@ -21,6 +21,7 @@ from websockets.protocol import OPEN, Event
 
 MAX_FRAME_BYTES: Final = 2**20
 MAX_FRAGMENTS: Final = 4096
+MAX_UNSENT_BYTES: Final = 2**20
 FAIR_BYTES: Final = 65_536
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -115,10 +116,14 @@ class FeedSocket(ClientConnection):
         return f"connection lost: {failure}" if failure and str(failure) else "connection lost"
 
     def send_now(self, text: str) -> None:
-        """Send a text frame without waiting; what a peer does not read is ended by the keepalive."""
-        if self.protocol.state is OPEN:
-            self.protocol.send_text(text.encode())
-            self.send_data()
+        """Send a text frame without waiting. A peer that makes us talk and does not read is hung up on."""
+        if self.protocol.state is not OPEN:
+            return
+        if self.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self._fail(CloseCode.POLICY_VIOLATION, "reads nothing of what it asks for")
+            return
+        self.protocol.send_text(text.encode())
+        self.send_data()
 
     def ping_now(self) -> None:
         """Send a protocol ping whose answer nobody waits for."""

@@ -203,9 +203,13 @@ async def test_exchange_that_was_away_for_longer_than_patience_is_back_within_5_
     slow = Redialling(quick_for_s=0.0, probe_s=0.3)
     async with Simulator(rate=RATE) as first:
         port = int(first.url.rsplit(":", 1)[1])
-        node = FeedNode(first, names=[VICTIM], rhythm=type(QUICK)(poll_s=0.05, redialling=slow))
         delays = iter([0.0])
-        node.manager._uniform = lambda low, high: next(delays, 60.0)
+        node = FeedNode(
+            first,
+            names=[VICTIM],
+            rhythm=type(QUICK)(poll_s=0.05, redialling=slow),
+            uniform=lambda low, high: next(delays, 60.0),
+        )
         async with node:
             await node.until_live(VICTIM)
             await first.fault(VICTIM, f.Disconnect())

@@ -13,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from exchanges.feed.decode import Fault
+from exchanges.feed.decode import Fault, Faults
 from pricing.tick import Tick
 
 Script = Callable[[ServerConnection], Awaitable[None]]
@@ -101,14 +101,16 @@ class Record:
         self.bad: list[Fault] = []
         self.batches: list[tuple[int, int]] = []
         self.changed = asyncio.Event()
+        self.of_use = True
 
-    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> None:
+    def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> int:
         self.seen += ticks
         self.batches.append((wall_ns, mono_ns))
         self.changed.set()
+        return len(ticks) if self.of_use else 0
 
-    def faults(self, faults: Sequence[Fault], wall_ns: int) -> None:
-        self.bad += faults
+    def faults(self, faults: Faults, wall_ns: int) -> None:
+        self.bad += faults.samples
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:

@@ -7,6 +7,7 @@ import csv
 import json
 import mmap
 import os
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -82,6 +83,7 @@ class FeedNode:
         rhythm: Rhythm = QUICK,
         network: Network = LOOPBACK,
         slots: int = SLOTS,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         buffer = mmap.mmap(-1, board_size(slots))
         format_board(buffer, slots)
@@ -102,6 +104,7 @@ class FeedNode:
             ask_token=self.no_token,
             simulator_url=simulator.url if simulator else "",
             rhythm=rhythm,
+            uniform=uniform,
         )
         self._task: asyncio.Task[None] | None = None
 

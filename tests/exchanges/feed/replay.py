@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from exchanges.feed.decode import RestRule
-from exchanges.feed.guard import PASS, Guard
+from exchanges.feed.guard import PASS, Guard, PeerPrices
 from exchanges.feed.protocol import FeedProtocol
 from exchanges.feed.spec import FeedSpec, parse_feed
 from pricing.tick import Tick
@@ -41,6 +42,12 @@ def protocol_for(spec: FeedSpec) -> FeedProtocol:
     return FeedProtocol(spec, [], uuid=lambda: "00000000-0000-4000-8000-000000000000", any_symbol=True)
 
 
+def walking_protocol(spec: FeedSpec) -> FeedProtocol:
+    """Return a protocol that walks every document instead of using the built decoders."""
+    with patch("exchanges.feed.decode.build_decoder", return_value=None):
+        return protocol_for(spec)
+
+
 def ticks_of(spec: FeedSpec, protocol: FeedProtocol, line: dict[str, Any]) -> list[Tick]:
     if line["kind"] == "ticker_rest":
         asked = line["expect"][0]["symbol"] if line["expect"] else "NONE"
@@ -59,7 +66,7 @@ def expectation(line: dict[str, Any]) -> list[tuple[str, Decimal, int | None]]:
 
 def latest(spec: FeedSpec, ticks: list[Tick]) -> dict[str, str]:
     """Return what the guard leaves standing of one frame's trades: the newest of each symbol."""
-    guard = Guard(max_jump_percent=1_000, tie=spec.quirks.tie, peers=lambda symbol: ())
+    guard = Guard(max_jump_percent=1_000, tie=spec.quirks.tie, peers=lambda symbol: PeerPrices(()))
     wall_ns = max((tick.traded_ns or 0 for tick in ticks), default=0)
     standing = {}
     for tick in ticks:

@@ -36,10 +36,16 @@ class Talk:
         self.sent += frames
         return frames
 
-    def hear(self, frame: str | bytes | dict[str, Any]) -> list[Tick]:
-        return self.protocol.receive(
-            json.dumps(frame) if isinstance(frame, dict) else frame, self.wall, self.now
-        )
+    def hear(self, frame: str | bytes | dict[str, Any], *, useful: bool = True) -> list[Tick]:
+        """Let the protocol hear a frame, and that its trades were *useful*: no repeats, and not too old."""
+        text = json.dumps(frame) if isinstance(frame, dict) else frame
+        if (ticks := self.protocol.receive(text, self.wall, self.now)) and useful:
+            self.protocol.harvested(self.now)
+        return ticks
+
+    def reasons(self) -> list[str]:
+        """Return why frames and trades could not be read since the last call."""
+        return [fault.reason for fault in self.protocol.take_faults().samples]
 
     def wait(self, seconds: float) -> list[Any]:
         """Move the clock from deadline to deadline and return what was sent meanwhile."""

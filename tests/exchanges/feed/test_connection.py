@@ -430,6 +430,66 @@ async def test_error_in_the_sink_is_raised_and_closes_the_connection() -> None:
     assert served.closed == [1000]
 
 
+@pytest.mark.parametrize("method", ["tick_due", "next_deadline", "opened", "outgoing"])
+async def test_error_anywhere_is_raised_and_closes_the_connection(method: str) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with exchange(sending(trade("BTC-USD", "1.5"))) as served:
+        subject = Subject(served.url, ping_interval_s=1, quirks={"silence_limit_s": 1})
+        setattr(subject.protocol, method, broken)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await subject.ended()
+    assert served.closed == [1000]
+
+
+async def test_error_of_a_new_subscription_is_raised_by_the_connection() -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with exchange(sending(trade("BTC-USD", "1.5"))) as served:
+        subject = Subject(served.url)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(expect_error(subject))
+            await subject.prices(1)
+            subject.protocol.subscribe = broken  # type: ignore[method-assign]
+            subject.connection.subscribe(["SOL-USD"])
+        assert task.result() == "a bug"
+
+
+async def expect_error(subject: Subject) -> str:
+    with pytest.raises(RuntimeError) as caught:
+        await subject.ended()
+    return str(caught.value)
+
+
+async def test_repeats_keep_no_connection_alive() -> None:
+    async def repeat(socket: ServerConnection) -> None:
+        while True:
+            await socket.send(trade("BTC-USD", "1.5"))
+            await asyncio.sleep(0.05)
+
+    async with exchange(repeat) as served:
+        subject = Subject(served.url, quirks={"silence_limit_s": 1})
+        subject.record.of_use = False
+        ended = await subject.ended()
+    assert ended.reason == "no trade for 1 s"
+    assert len(subject.record.seen) > 10
+
+
+async def test_peer_that_makes_us_talk_and_does_not_read_is_hung_up_on() -> None:
+    async def asks_for_much(socket: ServerConnection) -> None:
+        socket.transport.pause_reading()
+        while True:
+            await socket.send(json.dumps({"ping": "x" * 250}))
+
+    patient = Network(allow_loopback=True, ping_interval_s=60, close_timeout_s=0.1)
+    reply = {"match": {"ping": {"present": True}}, "frame": '{"pong":{$.ping},"and":"' + "y" * 1_900 + '"}'}
+    async with exchange(asks_for_much) as served:
+        ended = await Subject(served.url, network=patient, quirks={"replies": [reply]}).ended()
+    assert ended.reason == "reads nothing of what it asks for"
+
+
 class IdleTransport(asyncio.Transport):
     """Notes whether it is being read from."""
 

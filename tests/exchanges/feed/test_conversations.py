@@ -248,7 +248,9 @@ def test_whole_frame_refusal_asks_for_the_others_without_the_bad_one(
     assert bad not in again
     assert all(symbol in again for symbol in symbols if symbol != bad)
     assert talk.states == {symbol: "refused" if symbol == bad else "asked" for symbol in symbols}
-    assert [(fault.reason, fault.symbol) for fault in talk.protocol.take_faults()] == [("refused", bad)]
+    assert [(fault.reason, fault.symbol) for fault in talk.protocol.take_faults().samples] == [
+        ("refused", bad)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_already_subscribed_loses_only_the_others_and_asks_for_them() -> None:
     )
     assert [frame["args"] for frame in talk.listen()] == [["publicTrade.BUSDT"]]
     assert talk.states == {"AUSDT": "acked", "BUSDT": "asked"}
-    assert talk.protocol.take_faults() == []
+    assert talk.reasons() == []
 
 
 def test_refused_symbol_is_retried_alone_with_growing_pauses() -> None:
@@ -392,7 +394,8 @@ def test_literal_pong_of_another_exchange_is_bad_json() -> None:
     talk = Talk("kraken", "A")
     talk.hear("pong")
     assert talk.kinds() == {"bad_json": 1}
-    assert [(fault.reason, fault.detail) for fault in talk.protocol.take_faults()] == [("bad_json", "pong")]
+    (fault,) = talk.protocol.take_faults().samples
+    assert (fault.reason, fault.detail) == ("bad_json", "pong")
 
 
 def test_symbols_in_another_case_are_the_same() -> None:
@@ -427,7 +430,7 @@ def test_other_channels_are_ignored(line: Recorded) -> None:
     talk = Talk(line.name, "A")
     assert talk.hear(line.line["text"]) == []
     assert talk.states == {"A": "asked"}
-    assert talk.protocol.take_faults() == []
+    assert talk.reasons() == []
 
 
 # Replies, notices, states

@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import tracemalloc
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -10,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchanges.feed.decode import RestRule, price_text
+from exchanges.feed.decode import MAX_SAMPLES, RestRule, price_text
+from exchanges.feed.decoders import MAX_TRADES
 from exchanges.feed.paths import load
 from exchanges.feed.protocol import FeedProtocol
 from exchanges.feed.spec import FeedSpec
 from pricing.tick import Tick
-from tests.exchanges.feed.replay import FIXTURES, protocol_for, shipped_row
+from tests.exchanges.feed.replay import FIXTURES, protocol_for, shipped_row, walking_protocol
 from tests.exchanges.feed.samples import TRADES, incoming, spoilt
 from tests.exchanges.rows import feed_spec
 
@@ -24,19 +27,12 @@ MS = 1_790_000_000_123
 PRICE = re.compile(r"(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?", re.ASCII)
 
 
-def walking(spec: FeedSpec) -> FeedProtocol:
-    """Return a protocol that walks every document instead of using the built decoders."""
-    protocol = protocol_for(spec)
-    protocol._read = []
-    return protocol
-
-
 def both(spec: FeedSpec, frame: str | bytes) -> list[Tick]:
     """Return the ticks of a frame, read both ways."""
-    fast, slow = protocol_for(spec), walking(spec)
+    fast, slow = protocol_for(spec), walking_protocol(spec)
     ticks = fast.receive(frame, 0, 0)
     assert fields(ticks) == fields(slow.receive(frame, 0, 0))
-    assert [fault.reason for fault in fast.faults] == [fault.reason for fault in slow.faults]
+    assert fast.faults.counts == slow.faults.counts
     return ticks
 
 
@@ -134,7 +130,7 @@ def test_price_of_another_type_is_refused(price: str) -> None:
     spec = feed_spec()
     protocol = protocol_for(spec)
     assert both(spec, plain(price)) == protocol.receive(plain(price), 0, 0) == []
-    assert [fault.reason for fault in protocol.take_faults()] == ["bad_price"]
+    assert protocol.take_faults().counts == {"bad_price": 1}
 
 
 def test_escaped_digits_are_digits() -> None:
@@ -183,7 +179,7 @@ def test_fault_says_what_is_wrong(changes: dict[str, Any], reason: str) -> None:
     assert both(spec, plain('"1.5"', **changes)) == []
     protocol = protocol_for(spec)
     protocol.receive(plain('"1.5"', **changes), 0, 0)
-    assert [fault.reason for fault in protocol.take_faults()] == [reason]
+    assert protocol.take_faults().counts == {reason: 1}
 
 
 def test_bad_trade_does_not_take_the_good_ones_along() -> None:
@@ -302,6 +298,51 @@ def test_paths_of_every_kind(columns: dict[str, Any], frame: dict[str, Any], fou
     assert [tick.symbol for tick in both(feed_spec(**columns), json.dumps({"e": "trade", **frame}))] == found
 
 
+# Frames with far too much in them
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"e":"trade","data":[' + "{}," * 340_000 + "{}]}",
+        '{"e":"trade","data":[' + '{"s":"A"},' * 100_000 + "{}]}",
+        '{"e":"trade","data":[' + "1," * 500_000 + "1]}",
+    ],
+    ids=["empty", "half a trade", "numbers"],
+)
+def test_frame_of_a_megabyte_is_refused_before_it_becomes_objects(frame: str) -> None:
+    protocol = protocol_for(feed_spec(trades_path="data[*]"))
+    tracemalloc.start()
+    try:
+        assert protocol.receive(frame, 0, 0) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+    assert (protocol.counts, protocol.faults.counts) == ({"too_many_trades": 1}, {"too_many_trades": 1})
+    assert len(protocol.faults.samples) == 1
+
+
+@pytest.mark.parametrize(("trades", "refused"), [(MAX_TRADES, False), (MAX_TRADES + 1, True)])
+@pytest.mark.parametrize("path", ["data[*]", "data[*].in[*]"])
+def test_trades_of_a_frame_are_bounded(trades: int, refused: bool, path: str) -> None:
+    row: dict[str, Any] = {"s": "A", "p": "1", "T": MS}
+    one = row if path == "data[*]" else {"in": [row]}
+    frame = json.dumps({"e": "trade", "data": [one] * trades})
+    ticks = both(feed_spec(trades_path=path), frame)
+    assert len(ticks) == (0 if refused else trades)
+
+
+@pytest.mark.parametrize("make", [protocol_for, walking_protocol])
+def test_every_fault_is_counted_and_few_are_kept(make: Callable[[FeedSpec], FeedProtocol]) -> None:
+    protocol = make(feed_spec(trades_path="data[*]"))
+    protocol.receive('{"e":"trade","data":[' + "{}," * 999 + '{"s":"A"}]}', 0, 0)
+    taken = protocol.take_faults()
+    assert taken.counts == {"no_symbol": 999, "bad_price": 1}
+    assert len(taken.samples) == MAX_SAMPLES
+    assert protocol.take_faults().counts == {}
+
+
 # The two ways agree on anything
 
 
@@ -309,9 +350,9 @@ def _agree(name: str, frame: str | bytes, fast: FeedProtocol, slow: FeedProtocol
     ticks, walked = fast.receive(frame, 0, 0), slow.receive(frame, 0, 0)
     assert _comparable(ticks) == _comparable(walked), (name, frame)
     assert all(PRICE.fullmatch(tick.price) and tick.symbol for tick in ticks), (name, frame)
-    for fault in fast.take_faults():
+    for fault in fast.take_faults().samples:
         "".join(fault).encode()  # can be shown and stored
-    slow.faults.clear()
+    slow.take_faults()
 
 
 def _comparable(ticks: list[Tick]) -> list[tuple[object, ...]]:
@@ -321,12 +362,13 @@ def _comparable(ticks: list[Tick]) -> list[tuple[object, ...]]:
 def _compare_both_ways(count: int, seed: int) -> None:
     rng = random.Random(seed)
     frames = incoming()
-    protocols = {name: (protocol_for(shipped_row(name)), walking(shipped_row(name))) for name in frames}
+    specs = {name: shipped_row(name) for name in frames}
+    protocols = {name: (protocol_for(spec), walking_protocol(spec)) for name, spec in specs.items()}
     texts = [(name, text) for name, listed in frames.items() for text in listed if len(text) < 2_000]
     for _ in range(count):
         name, text = rng.choice(texts)
         if rng.random() < 0.01:  # a new connection: its decoder has not met this exchange's prices yet
-            protocols[name] = protocol_for(shipped_row(name)), walking(shipped_row(name))
+            protocols[name] = protocol_for(shipped_row(name)), walking_protocol(shipped_row(name))
         _agree(name, spoilt(text, rng), *protocols[name])
 
 
@@ -348,9 +390,8 @@ def test_decoder_and_walk_agree_on_a_million_spoilt_frames() -> None:
 def test_decoder_and_walk_agree(name: str, seed: int) -> None:
     """The same, one frame at a time, so that a failure names the smallest seed."""
     frame = random.Random(seed).choice(incoming().get(name, ["{}"]))
-    _agree(
-        name, spoilt(frame, random.Random(seed)), protocol_for(shipped_row(name)), walking(shipped_row(name))
-    )
+    spec = shipped_row(name)
+    _agree(name, spoilt(frame, random.Random(seed)), protocol_for(spec), walking_protocol(spec))
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchanges.feed.guard import FUTURE, FUTURE_NS, JUMP, MAX_HELD_NS, OLDER, PASS, REPEAT, Guard
+from exchanges.feed.guard import FUTURE, FUTURE_NS, JUMP, MAX_HELD_NS, OLDER, PASS, REPEAT, Guard, PeerPrices
 from pricing.tick import Tick
 
 SECOND = 10**9
@@ -22,10 +22,14 @@ class Scene:
     jump: int = 20
     tie: Literal["id", "place"] = "id"
     peers: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     at: int = T0
 
     def __post_init__(self) -> None:
-        self.guard = Guard(max_jump_percent=self.jump, tie=self.tie, peers=lambda symbol: self.peers)
+        self.guard = Guard(max_jump_percent=self.jump, tie=self.tie, peers=self.elsewhere)
+
+    def elsewhere(self, symbol: str) -> PeerPrices:
+        return PeerPrices(self.peers, self.held)
 
     def trade(self, price: str, trade_id: str | int = "", *, after: int = SECOND, symbol: str = "BTC") -> str:
         self.at += after
@@ -109,6 +113,70 @@ def test_the_same_trade_does_not_confirm_itself() -> None:
     scene = Scene()
     scene.trade("100", 1)
     assert [scene.trade("50", 2, after=after) for after in (1, 0, 0)] == [JUMP, JUMP, JUMP]
+
+
+def test_fills_of_one_order_do_not_confirm_one_another() -> None:
+    scene = Scene()
+    scene.trade("100", 1)
+    assert scene.trade("50", 2) == JUMP
+    assert [scene.trade("50", number, after=0) for number in (3, 4)] == [JUMP, JUMP]
+    scene.at += 1
+    assert scene.trade("51", 5, after=0) == PASS
+
+
+def test_trades_of_one_read_do_not_confirm_one_another() -> None:
+    scene = Scene()
+    scene.trade("100", 1)
+    wall_ns = scene.at + SECOND
+    later = [Tick("BTC", "50", wall_ns - 9 + number, number) for number in range(2, 6)]
+    assert [scene.guard.judge(tick, wall_ns) for tick in later] == [JUMP] * 4
+    assert scene.trade("50", 9, after=2 * SECOND) == PASS
+
+
+def test_wick_that_two_peers_contradict_stays_out() -> None:
+    scene = Scene(peers=["100", "101", "99"])
+    scene.trade("100", 1)
+    wick = [scene.trade("50", number, after=after) for number, after in enumerate((SECOND, 0, 1, 10**8), 2)]
+    assert wick == [JUMP] * 4
+    assert scene.trade("100", 9) == PASS
+
+
+def test_move_that_two_peers_contradict_passes_once_it_persists() -> None:
+    scene = Scene(peers=["100", "101"])
+    scene.trade("100", 1)
+    assert [scene.trade("50", number) for number in range(2, 7)] == [JUMP, JUMP, PASS, PASS, PASS]
+    many = Scene(peers=["100", "101"])
+    many.trade("100", 1)
+    verdicts = [many.trade("50", number, after=SECOND // 10) for number in range(2, 30)]
+    assert verdicts.index(PASS) == 20, "many trades in two seconds"
+    rare = Scene(peers=["100", "101"])
+    rare.trade("100", 1)
+    assert [rare.trade("50", number, after=60 * SECOND) for number in (2, 3, 4)] == [JUMP, JUMP, PASS]
+
+
+@pytest.mark.parametrize("peers", [["100"], ["100", "200"], []])
+def test_one_peer_or_peers_that_disagree_contradict_nothing(peers: list[str]) -> None:
+    scene = Scene(peers=peers)
+    scene.run("100", "101")
+    assert [scene.trade("50", number) for number in (3, 4)] == [JUMP, PASS]
+
+
+def test_price_that_a_peer_holds_as_well_passes() -> None:
+    scene = Scene(peers=["100", "101"])
+    scene.trade("100")
+    assert scene.trade("50") == JUMP
+    assert scene.guard.held("BTC", scene.at) == "50"
+    scene.held = ["51"]
+    assert scene.trade("50") == PASS
+    assert scene.guard.held("BTC", scene.at) is None
+
+
+def test_held_price_is_shown_to_others_for_a_minute() -> None:
+    scene = Scene()
+    scene.run("100", "50")
+    assert scene.guard.held("BTC", scene.at + MAX_HELD_NS) == "50"
+    assert scene.guard.held("BTC", scene.at + MAX_HELD_NS + 1) is None
+    assert scene.guard.held("ETH", scene.at) is None
 
 
 def test_a_good_price_between_two_bad_prints_wipes_the_first() -> None:

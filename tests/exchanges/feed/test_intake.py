@@ -5,10 +5,10 @@ import os
 import time
 from typing import Any
 
-from exchanges.feed.decode import Fault
+from exchanges.feed.decode import Fault, Faults
 from exchanges.feed.intake import KEPT_PER_REASON, Intake
 from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS
-from pricing._board import BoardWriter, board_size, format_board
+from pricing._board import MAX_EXCHANGES, BoardWriter, board_size, format_board
 from pricing.tick import Tick
 from tests.exchanges.rows import feed_spec, listing
 
@@ -21,18 +21,38 @@ def new_board(slots: int = 64) -> BoardWriter:
     return BoardWriter(memory, os.getpid(), time.monotonic_ns())
 
 
-def new_intake(board: BoardWriter, name: str = "plain", **row: Any) -> Intake:  # Any: columns
-    intake = Intake(feed_spec(name=name, **row), board)
+def new_intake(board: BoardWriter, name: str = "plain", **options: Any) -> Intake:  # Any: what Intake takes
+    intake = Intake(feed_spec(name=name), board, **options)
     intake.follow([listing("BTC", name), listing("ETH", name)])
     return intake
+
+
+class Venues:
+    """Several exchanges whose guards see what the others hold, as the manager arranges it."""
+
+    def __init__(self, *names: str) -> None:
+        self.board = new_board()
+        self.intakes = {
+            name: new_intake(self.board, name, held_elsewhere=self.held_elsewhere) for name in names
+        }
+
+    def held_elsewhere(self, asset: str, name: str) -> list[str]:
+        others = [intake for other, intake in self.intakes.items() if other != name]
+        return [price for intake in others for price in intake.held(asset, time.time_ns())]
+
+    def trade(self, name: str, text: str) -> str:
+        """Let one trade come; return the exchange's price on the board after it."""
+        deliver(self.intakes[name], tick(text))
+        return price(self.board, exchange=name)
 
 
 def tick(price: str, *, symbol: str = "BTC-USD", ago_s: float = 0.0, trade_id: str = "") -> Tick:
     return Tick(symbol, price, time.time_ns() - int(ago_s * SECOND_NS), trade_id)
 
 
-def deliver(intake: Intake, *ticks: Tick) -> None:
-    intake.ticks(ticks, time.time_ns(), time.monotonic_ns())
+def deliver(intake: Intake, *ticks: Tick) -> int:
+    """Let the ticks come, each in a read of its own."""
+    return sum(intake.ticks([tick], time.time_ns(), time.monotonic_ns()) for tick in ticks)
 
 
 def price(board: BoardWriter, asset: str = "BTC", exchange: str = "plain") -> str:
@@ -64,6 +84,35 @@ def test_symbol_that_nobody_asked_for_is_ignored() -> None:
     assert (intake.written, intake.refusals) == (0, {})
 
 
+def test_ticks_of_use_are_counted() -> None:
+    intake = new_intake(new_board())
+    first = tick("1.5", trade_id="7")
+    assert deliver(intake, first, first, tick("1.5", ago_s=3), tick("1.6"), tick("9", symbol="NOPE-USD")) == 2
+
+
+def test_symbols_that_differ_only_in_case_are_not_both_followed() -> None:
+    intake = Intake(feed_spec(), new_board())
+    pair = [listing("BTC", symbol="btc-usd"), listing("XBT", symbol="BTC-USD")]
+    assert intake.follow(pair) == (["btc-usd"], [])
+    assert intake.homeless == {"BTC-USD": "differs from btc-usd only in case"}
+    assert intake.follow(pair[1:]) == (["BTC-USD"], ["btc-usd"])
+    assert intake.homeless == {}
+
+
+def test_board_without_a_row_for_the_exchange_is_said_and_tried_again() -> None:
+    board = new_board(slots=128)
+    for number in range(MAX_EXCHANGES):
+        new_intake(board, f"exchange{number}")
+    intake = new_intake(board)
+    assert "all 64 exchanges" in intake.problem
+    assert intake.homeless == dict.fromkeys(["BTC-USD", "ETH-USD"], intake.problem)
+    assert deliver(intake, tick("1.5")) == 0
+    for asset in ("BTC", "ETH"):
+        board.remove(asset, "exchange7")
+    assert intake.follow([listing("BTC")]) == (["BTC-USD"], [])
+    assert (intake.problem, deliver(intake, tick("1.5"))) == ("", 1)
+
+
 def test_follow_says_what_is_new_and_what_is_gone() -> None:
     intake = Intake(feed_spec(), new_board())
     assert intake.follow([listing("BTC"), listing("ETH")]) == (["BTC-USD", "ETH-USD"], [])
@@ -77,10 +126,13 @@ def test_refusals_are_counted_and_the_last_of_each_reason_kept() -> None:
     for number in range(50):
         deliver(intake, tick("1.5", ago_s=60 + number))
     deliver(intake, tick("1000", trade_id="9"))
-    intake.faults([Fault("bad_price", "BTC-USD", "x" * 1000)], time.time_ns())
-    assert intake.refusals == {"older": 50, "jump_held": 1, "bad_price": 1}
+    faults = Faults()
+    for _ in range(500):
+        faults.add(Fault("bad_price", "BTC-USD", "x" * 1000))
+    intake.faults(faults, time.time_ns())
+    assert intake.refusals == {"older": 50, "jump_held": 1, "bad_price": 500}
     kept = intake.recent_refusals()
-    assert len(kept) == KEPT_PER_REASON + 2 <= RECENT_REFUSALS
+    assert len(kept) == 2 * KEPT_PER_REASON + 1 <= RECENT_REFUSALS
     assert {one.reason for one in kept} == {"older", "jump_held", "bad_price"}
     assert max(len(one.detail) for one in kept) == TEXT_CHARACTERS
 
@@ -95,6 +147,36 @@ def test_price_of_another_exchange_confirms_a_jump() -> None:
     deliver(other, tick("151", trade_id="2"), tick("152", trade_id="3"))
     intake.release_confirmed(time.time_ns(), time.monotonic_ns())
     assert price(board) == "150"
+
+
+def test_crash_follows_within_two_trades_of_each_exchange() -> None:
+    """All fall together: each would hold its first trade while the others still show the old price."""
+    venues = Venues("first", "second", "third", "fourth")
+    assert [venues.trade(name, "100") for name in venues.intakes] == ["100"] * 4
+    assert [venues.trade(name, "50") for name in venues.intakes] == ["100", "50", "50", "50"]
+    assert [venues.trade(name, "49") for name in venues.intakes] == ["49"] * 4
+    assert [venues.trade(name, "20") for name in reversed(venues.intakes)] == ["20", "20", "20", "49"][::-1]
+
+
+def test_held_price_is_written_once_another_exchange_has_it() -> None:
+    venues = Venues("first", "second", "third")
+    for text in ("100", "50"):
+        for name in venues.intakes:
+            venues.trade(name, text)
+    assert price(venues.board, exchange="first") == "100"
+    venues.intakes["first"].release_confirmed(time.time_ns(), time.monotonic_ns())
+    assert price(venues.board, exchange="first") == "50"
+
+
+def test_wick_of_one_exchange_stays_out_though_it_had_many_fills() -> None:
+    venues = Venues("first", "second", "third", "fourth")
+    for name in venues.intakes:
+        venues.trade(name, "100")
+    traded_ns = time.time_ns()
+    fills = [Tick("BTC-USD", "50", traded_ns, number) for number in (2, 3, 4)]
+    assert deliver(venues.intakes["first"], *fills) == 0
+    assert venues.trade("first", "51") == "100"
+    assert venues.trade("first", "101") == "101"
 
 
 def test_old_price_of_another_exchange_confirms_nothing() -> None:

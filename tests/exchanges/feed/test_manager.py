@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from exchanges.feed.spec import Listing
 from exchanges.feed.status import decode_status
 from exchanges.simulator.faults import QuietSymbols
 from exchanges.simulator.server import Simulator
+from pricing._board import MAX_EXCHANGES
+from pricing.health import readiness
+from pricing.parameters import Parameters
 from telemetry._counters import FEED_RECONNECTS, FEED_TICKS
+from tests.exchanges.feed.exchange import ScriptedExchange, trade
 from tests.exchanges.feed.node import SIX, FeedNode, shipped_listings, shipped_spec
+from tests.exchanges.rows import feed_spec, listing
 
 
 @pytest.fixture
@@ -145,7 +152,14 @@ async def test_new_symbol_is_subscribed_on_the_live_connection(simulator: Simula
         assert simulator.counts("okx")["handshakes"] == 1
 
 
-@pytest.mark.parametrize("change", [{"enabled": False}, {"prewarm": False}, None])
+async def test_symbol_that_is_not_shown_is_live_all_the_same(simulator: Simulator) -> None:
+    node = FeedNode(simulator, names=["okx"])
+    node.listings = [msgspec.structs.replace(row, enabled=False) for row in node.listings]
+    async with node:
+        await node.until_live("okx")
+
+
+@pytest.mark.parametrize("change", [{"prewarm": False}, None])
 async def test_removed_symbol_vanishes_and_stays_away(
     change: dict[str, bool] | None, simulator: Simulator
 ) -> None:
@@ -198,15 +212,20 @@ async def test_prices_left_by_an_earlier_writer_are_removed_where_unlisted(
 ) -> None:
     node = FeedNode(simulator, names=["okx"])
     node.board.set_exchange("okx", source="okx-ws-sim", quote="USDT")
+    node.board.set_exchange("gone", source="gone-ws", quote="USDT")
     node.listings = [
-        msgspec.structs.replace(row, enabled=False) if row.asset == "SOL" else row for row in node.listings
+        msgspec.structs.replace(row, prewarm=False) if row.asset == "SOL" else row for row in node.listings
     ]
-    for asset in ("SOL", "BTC"):
-        slot = node.board.place(asset, "okx")
+    left = [("SOL", "okx"), ("BTC", "okx"), ("DELETED", "okx"), ("BTC", "gone")]
+    for asset, exchange in left:
+        slot = node.board.place(asset, exchange)
         node.board.write(slot, "1.5", time.time_ns(), time.time_ns(), time.monotonic_ns())
+        node.board.set_home(asset, exchange)
     async with node:
         await node.until(lambda: node.price("okx", "SOL") is None)
-        assert node.price("okx", "BTC") is not None
+        kept = [(asset, exchange) for asset, exchange in left if node.price(exchange, asset)]
+        assert kept == [("BTC", "okx")]
+        await node.until(lambda: not any(node.board.home(asset) for asset, _ in left))
 
 
 async def test_symbols_are_spread_over_connections(simulator: Simulator) -> None:
@@ -270,6 +289,52 @@ async def test_full_board_is_shown_and_the_rest_runs(simulator: Simulator) -> No
         await node.until(lambda: node.price("okx") is not None)
         await node.until(lambda: bool(node.status("okx").refused_symbols))
         assert "A99-USDT" in node.status("okx").refused_symbols
+
+
+async def test_exchange_without_a_row_on_the_board_is_shown_and_the_others_run(simulator: Simulator) -> None:
+    node = FeedNode(simulator, names=["okx", "bybit"])
+    more = [f"exchange{number}" for number in range(MAX_EXCHANGES - 1)]
+    for name in more:
+        node.feeds[name] = msgspec.structs.replace(
+            node.feeds["okx"], name=name, ws_url="ws://127.0.0.1:9/", rest_url=""
+        )
+    node.feeds |= {"bybit": node.feeds.pop("bybit")}  # the last one of 65
+    node.listings += [Listing(asset="BTC", exchange=name, symbol="BTC-USDT") for name in more]
+    node.listings = [msgspec.structs.replace(row, home=row.exchange == "bybit") for row in node.listings]
+    async with node:
+        await node.until(lambda: node.price("okx") is not None)
+        await node.until(lambda: node.status("bybit").state == "refused")
+        assert "the board is full" in node.status("bybit").detail
+        assert node.board.home("BTC") is None
+        del node.feeds[more[0]]
+        node.publish()
+        await node.until(lambda: node.price("bybit") is not None and node.board.home("BTC") == "bybit")
+        assert simulator.counts("okx")["handshakes"] == 1
+
+
+async def test_exchange_that_sends_only_old_trades_is_not_fresh_and_is_hung_up_on() -> None:
+    """Its prices arrive now, and are hours old: what counts is when they were traded."""
+    hour_ms, now_ms = 3_600_000, time.time_ns() // 10**6
+
+    async def old_trades(socket: ServerConnection) -> None:
+        for number in itertools.count():
+            text = trade("BTC-USD", "1.5", trade_id=1, ms=now_ms - 2 * hour_ms)
+            await socket.send(text if number else trade("BTC-USD", "1.5", trade_id=0, ms=now_ms - hour_ms))
+            await asyncio.sleep(0.05)
+
+    async with ScriptedExchange(old_trades) as served:
+        node = FeedNode()
+        node.feeds["plain"] = feed_spec(ws_url=served.url, quirks={"silence_limit_s": 1})
+        node.listings = [listing("BTC")]
+        async with node:
+            await node.until(lambda: node.price("plain") is not None)
+            mono_ns = time.monotonic_ns()
+            ready, document = readiness(node.board, ["plain"], Parameters(), mono_ns)
+            assert not ready
+            assert 3_600_000 <= document["exchanges"][0]["age_ms"] < 3_610_000  # type: ignore[index]
+            await node.until(lambda: node.status("plain").detail == "no trade for 1 s")
+            await node.until(lambda: node.status("plain").reconnects >= 2)
+            assert node.status("plain").state != "live"
 
 
 async def test_asset_that_trades_elsewhere_but_not_here_is_stuck(simulator: Simulator) -> None:

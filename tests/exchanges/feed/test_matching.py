@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from exchanges.feed.matching import MatchError, compile_match, literal_of
+from exchanges.feed.matching import MatchError, compile_match, cut_symbol, literal_of
 from exchanges.feed.paths import Number, load
 
 FRAME = load(
@@ -84,3 +84,27 @@ def test_literals_are_as_load_decodes_them() -> None:
         None,
         "5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("message", "after", "before", "symbol"),
+    [
+        ("Invalid symbol :[publicTrade.NOPEUSDT]", "publicTrade.", "", "NOPEUSDT"),
+        ("error:already subscribed,topic:publicTrade.AUSDT", "publicTrade.", "", "AUSDT"),
+        ("channel:trades,instId:NO-USDT doesn't exist.", "instId:", "", "NO-USDT"),
+        ("unknown currency pair GIBBERISH_USD", "currency pair ", "", "GIBBERISH_USD"),
+        ("not supported XBT/USD.", "supported ", "", "XBT/USD"),
+        ("Invalid stream name: nousd@trade", "", "@", "nousd"),
+        ("Sorry, NO-USD is not a valid product", "", " is not a valid", "NO-USD"),
+        ("invalid topic market.nousdt.trade.detail", "market.", ".trade", "nousdt"),
+        ("the symbol: ", "symbol: ", "", ""),
+        ("no such words here", "symbol: ", "", ""),
+        ("no such words here", "", "@", ""),
+        ("before symbol: A", "symbol: ", "before", ""),
+        ("@", "", "@", ""),
+        ("A", "", "", ""),
+        ("", "a", "b", ""),
+    ],
+)
+def test_symbol_is_the_word_beside_a_text(message: str, after: str, before: str, symbol: str) -> None:
+    assert cut_symbol(message, after=after, before=before) == symbol

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exchanges.feed.protocol import MAX_FAULTS, MAX_FRAME_BYTES, PING
+from exchanges.feed.protocol import MAX_FRAME_BYTES, MAX_INSERTED, PING
 from tests.exchanges.feed.replay import FIXTURES, shipped_row
 from tests.exchanges.feed.samples import TRADES, incoming
 from tests.exchanges.feed.talk import SECOND, START, WALL, Talk
@@ -62,6 +62,34 @@ def test_trades_keep_the_feed_alive() -> None:
         assert talk.hear({"e": "trade", "s": "A", "p": "1", "T": 1790000000123})
     assert talk.protocol.hangup is None
     assert talk.protocol.first_tick_mono_ns == START + 29 * SECOND
+
+
+def test_trades_of_no_use_are_no_data() -> None:
+    talk = Talk(feed_spec(quirks={"silence_limit_s": 30}), "A")
+    for _ in range(30):
+        talk.wait(1)
+        assert talk.hear({"e": "trade", "s": "A", "p": "1", "T": 1790000000123}, useful=False)
+    assert talk.protocol.hangup == ("no trade for 30 s", 0)
+    assert not talk.protocol.connected_for_data
+
+
+def test_trade_ends_a_pause() -> None:
+    talk = Talk(feed_spec(quirks={"silence_limit_s": 30, "pause": [{"s": 0}]}), "A")
+    trade = {"e": "trade", "s": "A", "p": "1", "T": 1790000000123}
+    talk.hear({"s": 0})
+    talk.hear(trade, useful=False)
+    assert talk.protocol.paused
+    talk.hear(trade)
+    assert not talk.protocol.paused
+    talk.wait(31)
+    assert talk.protocol.hangup == ("no trade for 30 s", 0)
+
+
+def test_every_frame_has_an_id_of_its_own() -> None:
+    spec = feed_spec(symbols_per_frame=1, subscribe_template='{"ask":"{SYMBOL}","id":{ID}}')
+    talk = Talk(spec, *"ABC", opened=False)
+    talk.protocol.opened(talk.wall, talk.now)
+    assert [frame["id"] for frame in talk.listen()] == [1, 2, 3]
 
 
 def test_trade_that_cannot_be_read_is_no_data() -> None:
@@ -144,8 +172,7 @@ def test_next_deadline_is_never_in_the_past_after_tick_due(
                 talk.hear({"no": value, "whole": 1} if whole else {"no": value})
             case _:
                 getattr(talk.protocol, name)([value], talk.wall, talk.now)
-        assert len(talk.protocol._queue) <= 40
-    talk.wait(400)
+    assert len(talk.wait(400)) <= 40 + 400 / (ping_s or 400), "what waits to be sent does not pile up"
 
 
 @settings(max_examples=60)
@@ -235,27 +262,35 @@ def test_no_depth_of_nesting_raises(name: str) -> None:
 def test_long_refusal_takes_no_time(exchange: str, frame: dict[str, Any]) -> None:
     talk = Talk(exchange, "A")
     talk.hear(frame)
-    assert len(talk.protocol.take_faults()[0].detail) <= 200
+    assert len(talk.protocol.take_faults().samples[0].detail) <= 200
 
 
-def test_pattern_whose_group_took_no_part_names_nothing() -> None:
-    refusal = {"match": {"no": {"present": True}}, "message_path": "no", "symbol_pattern": "x|(a)"}
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("side", ["symbol_after", "symbol_before"])
+@pytest.mark.parametrize("text", ["a", "((?:a+)+)$", "A" * 2_000])
+def test_no_rule_for_the_symbol_takes_long(side: str, text: str) -> None:
+    refusal = {"match": {"no": {"present": True}}, "message_path": "no", side: text}
     talk = Talk(feed_spec(quirks={"refusals": [refusal]}), "a")
-    talk.hear({"no": "x"})
-    assert talk.protocol.take_faults()[0].symbol == ""
+    for _ in range(100):
+        talk.hear({"no": "a" * 1_000 + "!"})
 
 
-def test_faults_are_handed_out_in_small_numbers() -> None:
-    talk = Talk(feed_spec(), "A")
-    for _ in range(2 * MAX_FAULTS):
-        talk.hear("{")
-    assert len(talk.protocol.take_faults()) == MAX_FAULTS
-    assert talk.protocol.take_faults() == []
+def test_value_too_long_for_a_reply_is_left_out() -> None:
+    reply = {"match": {"ping": {"present": True}}, "frame": '{"pong":{$.ping}}'}
+    talk = Talk(feed_spec(quirks={"replies": [reply]}), "A")
+    talk.listen()
+    for value in ("x" * (MAX_INSERTED - 2), "x" * MAX_INSERTED, list(range(10_000))):
+        talk.hear({"ping": value})
+    assert talk.listen() == [{"pong": "x" * (MAX_INSERTED - 2)}, {"pong": None}, {"pong": None}]
 
 
 def test_channels_are_bounded() -> None:
     talk = Talk("bitfinex", "tBTCUSD")
-    for number in range(10_050):
+    for number in range(10_001):
         talk.hear(f'{{"event":"subscribed","chanId":{number},"symbol":"tBTCUSD"}}')
-    assert len(talk.protocol._channels) == 10_000
     talk.hear('{"event":"subscribed","chanId":[],"symbol":5}')
+
+    def heard(number: int) -> int:
+        return len(talk.hear(f'[{number},"te",[401597395,1574694478808,0.005,7245.4]]'))
+
+    assert (heard(9_999), heard(10_000)) == (1, 0)

@@ -11,7 +11,9 @@ SOURCES = Path(exchanges.feed.__file__).parent.glob("*.py")
 
 
 def test_every_reason_of_the_feeds_is_explained_and_no_other() -> None:
-    read = {reason for file in SOURCES for reason in re.findall(r'Fault\("(\w+)"', file.read_text())}
+    read = {
+        reason for file in SOURCES for reason in re.findall(r'(?:Fault|_spoilt)\("(\w+)"', file.read_text())
+    }
     assert read >= {"bad_price", "refused"}
     assert set(EXPLANATIONS) == read | {guard.OLDER, guard.REPEAT, guard.FUTURE, guard.JUMP}
 

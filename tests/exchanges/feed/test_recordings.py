@@ -14,6 +14,7 @@ from tests.exchanges.feed.replay import (
     recorded,
     shipped_row,
     ticks_of,
+    walking_protocol,
 )
 
 LINES = [*recorded(SHARED), *recorded(OWN)]
@@ -49,8 +50,7 @@ def test_shared_recordings_are_all_there() -> None:
 @pytest.mark.parametrize("line", [line for line in LINES if line.line["kind"] != "ticker_rest"], ids=_name)
 def test_decoder_and_walk_agree(line: Recorded) -> None:
     spec = shipped_row(line.name)
-    fast, walking = protocol_for(spec), protocol_for(spec)
-    walking._read = []
+    fast, walking = protocol_for(spec), walking_protocol(spec)
     frame = line.line["text"]
     fields = [[tick_fields(tick) for tick in protocol.receive(frame, 0, 0)] for protocol in (fast, walking)]
     assert fields[0] == fields[1]

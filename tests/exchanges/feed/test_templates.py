@@ -9,7 +9,7 @@ LIST = '{"op":"subscribe","args":[{SYMBOLS}]}'
 
 
 def frames(template: str, symbol: str, *symbols: str, join: str = ",") -> list[Frame]:
-    return render(template, symbol, symbols, join=join, moment=MOMENT)
+    return render(template, symbol, symbols, join=join, moment=lambda: MOMENT)
 
 
 @pytest.mark.parametrize(
