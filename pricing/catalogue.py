@@ -1,4 +1,4 @@
-"""What is listed where: an immutable snapshot of the two exchange tables, as the answers need them. Pure.
+"""What is listed where: both exchange tables at one instant, immutable, as the answers need them. Pure.
 
 The composition root reads it from the database and hands every process a new one when rows change.
 """
@@ -54,7 +54,7 @@ EMPTY = Catalogue({}, {})
 
 
 class PublicView:
-    """The public part of whatever snapshot *source* returns, worked out once per snapshot."""
+    """The public part of whatever catalogue *source* returns, worked out once for each."""
 
     def __init__(self, source: Callable[[], Catalogue]) -> None:
         self._source = source
@@ -62,11 +62,11 @@ class PublicView:
         self._exchanges: dict[str, tuple[str, ...]] = {}
 
     def catalogue(self) -> Catalogue:
-        snapshot = self._source()
-        if snapshot is not self._seen:
-            self._public = snapshot.public()
+        whole = self._source()
+        if whole is not self._seen:
+            self._public = whole.public()
             self._exchanges = {name: _home_first(row) for name, row in self._public.assets.items()}
-            self._seen = snapshot
+            self._seen = whole
         return self._public
 
     def exchanges_of(self, asset: str) -> tuple[str, ...]:

@@ -70,13 +70,13 @@ class Simulator:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Peer(self), HOST, self._port, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
-        self._ticker = loop.create_task(self._tick(), name="simulator")
+        self._ticking = loop.create_task(self._tick(), name="simulator")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = [self._ticker, *self._tasks]
+        tasks = [self._ticking, *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
