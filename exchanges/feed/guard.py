@@ -97,8 +97,9 @@ class Guard:
         if not track.low <= price <= track.high and not self._is_credible(tick, price, track, wall_ns):
             return JUMP
         track.price = price
+        if tick.trade_id or traded_ns > track.traded_ns:  # one without an id must not hide an older one's
+            track.trade_id = tick.trade_id
         track.traded_ns = traded_ns
-        track.trade_id = tick.trade_id
         track.held = None
         return PASS
 

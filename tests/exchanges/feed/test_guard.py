@@ -58,6 +58,11 @@ def test_repeat_after_a_new_subscription() -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, FUTURE_NS])
+def test_trade_without_an_id_hides_no_older_one() -> None:
+    scene = Scene()
+    assert [scene.trade("100", trade_id, after=0) for trade_id in ("2", "", "1")] == [PASS, PASS, OLDER]
+
+
 def test_clock_slightly_behind_is_tolerated(ahead: int) -> None:
     assert Scene().guard.judge(Tick("BTC", "1", T0 + ahead), T0) == PASS
 
