@@ -52,17 +52,17 @@ def test_older_is_per_symbol() -> None:
     assert scene.trade("5", symbol="SOL", after=-3600 * SECOND) == PASS
 
 
+def test_trade_without_an_id_hides_no_older_one() -> None:
+    scene = Scene()
+    assert [scene.trade("100", trade_id, after=0) for trade_id in ("2", "", "1")] == [PASS, PASS, OLDER]
+
+
 def test_repeat_after_a_new_subscription() -> None:
     scene = Scene()
     assert [scene.trade("100", "7", after=after) for after in (0, 0)] == [PASS, REPEAT]
 
 
 @pytest.mark.parametrize("ahead", [0, FUTURE_NS])
-def test_trade_without_an_id_hides_no_older_one() -> None:
-    scene = Scene()
-    assert [scene.trade("100", trade_id, after=0) for trade_id in ("2", "", "1")] == [PASS, PASS, OLDER]
-
-
 def test_clock_slightly_behind_is_tolerated(ahead: int) -> None:
     assert Scene().guard.judge(Tick("BTC", "1", T0 + ahead), T0) == PASS
 
