@@ -23,8 +23,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pricing.doors import Door, Limits
+from pricing.exceptions import BadRequest
 from pricing.http import refuse
-from pricing.protocol import BadRequest, Problem
+from pricing.problems import Problem
 from telemetry.seldom import Seldom
 
 PIECE_BYTES = 2_048
@@ -131,7 +132,6 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._is_deaf = True
-        self._unwatch()
         self._forget_write_deadline()
         super().handle_websocket_upgrade()
 
@@ -162,10 +162,12 @@ class EdgeProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            else:
+            if not self._should_upgrade():
                 self.cycle.keep_alive = False  # the parser understands nothing that comes after
+            elif self._is_busy():
+                self._refuse(Problem("bad_request", "An upgrade must wait for the answers before it."))
+            else:
+                self.handle_websocket_upgrade()
         except httptools.HttpParserError as error:
             cause = error.__context__
             malformed = Problem("bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
@@ -288,8 +290,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self.flow.held.clear()
         if self._at is At.BODY and not self._abandon():
             self.transport.close()
-        elif self.cycle is None or self.cycle.response_complete or self.cycle.disconnected:
+        elif not self._is_busy():
             self._tell(problem)
+
+    def _is_busy(self) -> bool:
+        """Say whether the last request that was understood is still to be answered."""
+        return not (self.cycle is None or self.cycle.response_complete or self.cycle.disconnected)
 
     def _abandon(self) -> bool:
         """Give up the request whose body cannot be read, and say whether it can still be answered."""

@@ -22,6 +22,7 @@ NEVER_S = 30.0
 PATIENT = Limits(head_s=NEVER_S, body_s=NEVER_S, write_s=NEVER_S)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+PACE = b"GET /pace HTTP/1.1\r\nHost: x\r\n\r\n"
 MEGABYTE = 1_048_576
 
 
@@ -56,6 +57,9 @@ class Site:
         body = b"fine"
         if scope["path"] == "/slow":
             await self.gate.wait()
+        elif scope["path"] == "/pace":
+            await asyncio.sleep(0.001)
+            await self.upload(receive)
         elif scope["path"] == "/upload":
             body = await self.upload(receive)
         elif scope["path"] == "/large":
@@ -276,6 +280,10 @@ async def test_body_in_many_pieces_arrives_whole() -> None:
         assert (await client.answer())[2] == b"fine"
 
 
+UPGRADE = (
+    b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 CHUNKED = b"POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -323,18 +331,21 @@ async def test_pipeline_is_read_no_further_than_the_limit() -> None:
         client.writer.transport.abort()
 
 
-async def test_pipeline_in_small_segments_is_read_no_further_than_the_limit() -> None:
+@pytest.mark.parametrize("at_once", [60, 100_000])
+async def test_pipeline_that_is_being_answered_is_read_no_further_than_the_limit(at_once: int) -> None:
     async with serving() as site, connected(site.port) as client:
-        await client.send(SLOW)
-        await until(lambda: site.asked == ["/slow"])
+        waiting, held = 0, 0
         for _ in range(200):
-            client.writer.write(GET * 10)
-            await asyncio.sleep(0.001)
-        (connection,) = site.connections
-        assert len(connection.pipeline) < 16 + 2_048 / len(GET)
-        site.open_gate()
-        for _ in range(2_001):
-            assert (await client.answer())[0] == 200
+            if not client.writer.transport.get_write_buffer_size():
+                client.writer.write(PACE * at_once)
+            await asyncio.sleep(0.002)
+            for connection in site.connections:
+                waiting = max(waiting, len(connection.pipeline))
+                held = max(held, len(connection.flow.held))
+        assert len(site.asked) > 50
+        assert waiting < 16 + 2_048 / len(PACE)
+        assert held <= MEGABYTE
+        client.writer.transport.abort()
 
 
 async def test_malformed_request_in_a_pipeline_is_refused_after_the_answers_before_it() -> None:
@@ -403,10 +414,21 @@ async def test_slow_answer_is_no_fault_of_the_client() -> None:
 
 
 async def test_body_that_stops_is_refused_and_the_application_told() -> None:
-    async with serving(Limits(body_s=SOON_S)) as site, connected(site.port) as client:
+    limits = Limits(body_s=SOON_S, linger_s=NEVER_S)
+    async with serving(limits) as site, connected(site.port) as client:
         await client.send(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
         assert problem(await client.rest()) == (408, "request_timeout")
         await until(lambda: site.disconnects == 1)
+
+
+async def test_deadline_of_a_body_ends_with_the_body() -> None:
+    async with serving(Limits(body_s=0.2)) as site, connected(site.port) as client:
+        await client.send(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+        await until(lambda: site.asked == ["/slow"])
+        await client.send(b"x")
+        await asyncio.sleep(0.4)
+        site.open_gate()
+        assert (await client.answer())[0] == 200
 
 
 async def test_body_that_nobody_reads_has_a_deadline() -> None:
@@ -420,19 +442,31 @@ async def test_body_that_nobody_reads_has_a_deadline() -> None:
             pytest.fail("the connection stays open")
 
 
-async def test_client_that_does_not_read_is_cut_off() -> None:
-    async with serving(Limits(write_s=SOON_S)) as site:
+LARGE = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("write_s, keep_alive_s", [(SOON_S, NEVER_S), (NEVER_S, SOON_S)])
+async def test_client_that_does_not_read_is_cut_off(write_s: float, keep_alive_s: float) -> None:
+    async with serving(Limits(write_s=write_s)) as site:
+        site.config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]  # whole seconds to uvicorn
         with socket.create_connection(("127.0.0.1", site.port)) as client:
-            client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(LARGE)
             await until(lambda: site.asked == ["/large"])
             await until(lambda: not site.connections)
 
 
-async def test_client_that_reads_late_gets_all() -> None:
-    async with serving(Limits(write_s=5)) as site, connected(site.port) as client:
-        await client.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+@pytest.mark.parametrize("then", [GET, UPGRADE])
+async def test_client_that_reads_late_gets_all_and_stays(then: bytes) -> None:
+    async with serving(Limits(write_s=0.4)) as site, connected(site.port) as client:
+        site.config.timeout_keep_alive = NEVER_S  # type: ignore[assignment]  # whole seconds to uvicorn
+        await client.send(LARGE)
+        await until(lambda: site.asked == ["/large"])
+        await asyncio.sleep(0.1)
+        await client.send(then)
         await asyncio.sleep(0.1)
         assert len((await client.answer())[2]) == 8 * MEGABYTE
+        await asyncio.sleep(0.6)
+        assert site.server.server_state.connections
 
 
 async def test_refused_client_that_goes_on_is_cut_off() -> None:
@@ -490,6 +524,15 @@ async def test_websocket_outlives_the_deadlines_and_gives_its_place_back() -> No
                 async with connected(site.port) as other:
                     assert problem(await other.rest()) == (503, "too_many_connections")
             await until(lambda: not site.server.server_state.connections)
+
+
+async def test_upgrade_that_does_not_wait_for_the_answer_before_it_is_refused() -> None:
+    async with serving() as site, connected(site.port) as client:
+        await client.send(SLOW + UPGRADE)
+        await until(lambda: site.asked == ["/slow"])
+        site.open_gate()
+        assert (await client.answer())[2] == b"fine"
+        assert problem(await client.rest()) == (400, "bad_request")
 
 
 async def test_unknown_upgrade_is_answered_without_it_and_the_connection_closed(
