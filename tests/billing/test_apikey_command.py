@@ -115,13 +115,14 @@ def test_first_key_is_printed_once() -> None:
     assert run("first") == ""
 
 
+@pytest.mark.timeout(240)  # eight commands, each a process of its own
 def test_command_works_on_a_new_sqlite_node(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "TRINITY_DATA_DIR": str(tmp_path), "NO_COLOR": "1"}
 
     def manage(*words: str) -> str:
         command = [sys.executable, str(ROOT / "manage.py"), *words]
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core import mail
 from django.core.cache import cache
@@ -16,6 +17,7 @@ from django.urls import reverse
 from billing.models import Account, SecurityEvent
 from billing.signin import DEVICE_COOKIE, SecondFactorAdapter, is_known_device
 from tests.billing.customers import make_account
+from trinity_site.consumers import may_view
 
 pytestmark = pytest.mark.usefixtures("plans", "_no_limits_yet")
 Kind = SecurityEvent.Kind
@@ -337,6 +339,16 @@ def test_second_factor_of_somebody_else_in_the_session_is_none(admin: User) -> N
     session["second_factor"] = str(admin.pk + 1)
     session.save()
     assert client.get("/admin/").headers["Location"] == "/account/second-factor/"
+
+
+@override_settings(TRINITY_STAFF_SECOND_FACTOR=True)
+def test_socket_of_the_command_centre_asks_for_the_second_factor(admin: User) -> None:
+    client = Client()
+    client.force_login(admin)
+    scope = {"user": admin, "session": client.session}
+    assert not async_to_sync(may_view)(scope, "exchangefeed")
+    scope["session"]["second_factor"] = str(admin.pk)
+    assert async_to_sync(may_view)(scope, "exchangefeed")
 
 
 def test_customer_may_not_enter_the_command_centre(client: Client) -> None:
