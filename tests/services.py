@@ -36,15 +36,22 @@ def pytest_load_initial_conftests() -> Iterator[None]:
 
 
 def start_services() -> None:
-    """Start both servers in a temporary folder and export their addresses; an exit handler undoes it all."""
+    """Start both servers in a temporary folder and export their addresses; it all ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="trinity-tests-", dir=reachable_temporary_folder()))
     folder.chmod(0o711)  # the server's user passes through, nobody looks around
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    remove_in_the_end(folder)
     valkey_port, postgres_port = free_port(), free_port()
     start_valkey(folder, valkey_port)
     start_postgres(folder, postgres_port)
     os.environ["TEST_VALKEY_URL"] = f"redis://127.0.0.1:{valkey_port}/0"
     os.environ["DATABASE_URL"] = f"postgres://postgres@127.0.0.1:{postgres_port}/postgres"
+
+
+def remove_in_the_end(folder: Path) -> None:
+    """Have *folder* removed when this process is gone, however it ends: a pipe tells another one."""
+    script = 'cat >/dev/null; until rm -rf -- "$0" 2>/dev/null; do sleep 0.1; done'
+    remover = subprocess.Popen(["sh", "-c", script, folder], stdin=subprocess.PIPE, process_group=0)
+    atexit.register(remover.communicate)
 
 
 def start_valkey(folder: Path, port: int) -> None:
@@ -98,10 +105,19 @@ def launch(
         [str(word) for word in command],
         cwd="/",
         process_group=0,  # Ctrl-C is for pytest; the servers leave after the last test
-        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, stop_signal),
+        preexec_fn=ending_with_us(stop_signal),
         **options,
     )
     atexit.register(stop, process, stop_signal)
+
+
+def ending_with_us(stop_signal: signal.Signals) -> Callable[[], None]:
+    """Return a `preexec_fn` with which a process gets *stop_signal* when this one is killed."""
+
+    def arrange() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, stop_signal)
+
+    return arrange
 
 
 def stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pricing._board import BoardReader
-from tests.services import free_port
+from tests.services import ending_with_us, free_port
 from trinity_site.shared_memory import Opened, open_board_reader
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,13 @@ class Node:
     def start(self) -> None:
         with self.log.open("ab") as output:
             command = [sys.executable, str(ROOT / "manage.py"), "runnode"]
-            self._process = subprocess.Popen(command, env=self.environment, stdout=output, stderr=output)
+            self._process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=ending_with_us(signal.SIGTERM),
+            )
         wait_until(lambda: "is up" in self.log.read_text(), lambda: f"the node did not start: {self.said}")
 
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
