@@ -239,7 +239,7 @@ async def test_refused_symbol_does_not_take_the_others_down() -> None:
         await run.strike(f.Disconnect())
         await run.until(lambda: "BTC-USDT" in run.status.refused_symbols)
         await run.node.until_fresh(VICTIM, asset="ETH")
-        assert run.status.state == "live"
+        await run.until(lambda: run.status.state == "live")
 
 
 async def test_trades_of_unknown_symbols_are_ignored() -> None:
