@@ -306,6 +306,7 @@ async def test_exchange_without_a_row_on_the_board_is_shown_and_the_others_run(s
         await node.until(lambda: node.status("bybit").state == "refused")
         assert "the board is full" in node.status("bybit").detail
         assert node.board.home("BTC") is None
+        assert node.loads == 1, "what could be taken over was"
         del node.feeds[more[0]]
         node.publish()
         await node.until(lambda: node.price("bybit") is not None and node.board.home("BTC") == "bybit")
