@@ -54,7 +54,7 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 
-_PRICE = re.compile(r"[0-9]{1,40}(\.[0-9]{1,39})?", re.ASCII)
+_PRICE = re.compile(r"(?![0.]*$)[0-9]{1,40}(\.[0-9]{1,39})?", re.ASCII)  # never zero
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +171,13 @@ class Valkey:
                 await self._script(keys=[KEY + asset], args=arguments, client=pipeline)
             await pipeline.execute()
 
+    async def remove(self, places: Iterable[tuple[str, str]], *, timeout_ms: int = FLUSH_TIMEOUT_MS) -> None:
+        """Forget the prices of (asset, exchange). Raises Tier2Error."""
+        async with translated(timeout_ms), self._client.pipeline(transaction=False) as pipeline:
+            for asset, exchange in places:
+                pipeline.hdel(KEY + asset, exchange)
+            await pipeline.execute()
+
     async def aclose(self) -> None:
         await self._reads.aclose()
         await self._client.aclose()
@@ -228,6 +235,7 @@ class BoardFlusher:
         self._assets = assets
         # When the price that was last written had been received; only of what is still on the board.
         self._written: dict[tuple[str, str], int] = {}
+        self._gone: set[tuple[str, str]] = set()
         self._may_log = Seldom(mono_ns)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -246,8 +254,15 @@ class BoardFlusher:
                 continue
 
     async def flush(self) -> int:
-        """Write every price received since it was last written. Raises Tier2Error."""
+        """Write every price received since it was last written, and remove those that left the board.
+
+        A corrected symbol takes its old price off the board, and tier 2 must not go on with it.
+        Raises Tier2Error.
+        """
         changed = self._changed()
+        if self._gone:
+            await self._valkey.remove(self._gone)
+            self._gone.clear()
         for start in range(0, len(changed), FLUSH_CHUNK):
             chunk = changed[start : start + FLUSH_CHUNK]
             await self._valkey.write([_stored(row) for row in chunk])
@@ -264,6 +279,8 @@ class BoardFlusher:
                 self._written[place] = row.received_mono_ns
             else:
                 changed.append(row)
+        left = known.keys() - {(row.asset, row.exchange) for row in rows}
+        self._gone |= {place for place in left if self._board.get(*place) is None}
         return changed
 
 
