@@ -14,7 +14,7 @@ FEED_HELP = {
     "display_name": "What people read.",
     "enabled": "Connected, and shown in public.",
     "quote_currency": "What prices are in; part of every answer.",
-    "ws_url": "wss://… Private and link-local addresses are refused, and loopback unless a setting allows it.",
+    "ws_url": "wss://… Private and link-local addresses are refused, and loopback unless a setting allows.",
     "subscribe_template": "JSON text of one frame, or a JSON list of frames sent in order. Placeholders: "
     "{SYMBOLS} (the joined list), {SYMBOL} (then one frame per symbol), {NOW_S}, {NOW_MS}, {ID}, {UUID}.",
     "symbol_template": 'How one symbol looks inside {SYMBOLS}: "{SYMBOL}", "publicTrade.{SYMBOL}", '
