@@ -13,7 +13,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 import httptools
@@ -84,14 +83,6 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class At(Enum):
-    """What the parser is in the middle of."""
-
-    BETWEEN = 0
-    HEAD = 1
-    BODY = 2
-
-
 class EdgeProtocol(HttpToolsProtocol):
     config: EdgeConfig
     flow: Flow
@@ -104,8 +95,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._is_inside = False
         self._is_deaf = False  # what still arrives is for nobody: the client was refused, or has upgraded
         self._refusal: Problem | None = None  # waits for the answers that are due before it
-        self._at = At.BETWEEN
-        self._loose = 0  # bytes parsed since a head began or a piece of body came
+        self._held = bytearray()  # the flow's
+        self._in_body = False
+        self._loose = 0  # bytes parsed since a request was complete or a piece of body came
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
 
@@ -114,6 +106,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
         self.flow = Flow(transport)
+        self._held = self.flow.held
         problem = self.config.door(self.server).enter(self.client)
         self._is_inside = problem is None
         if problem is None:
@@ -141,16 +134,16 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         self._unset_keepalive_if_required()
-        if len(data) <= PIECE_BYTES and not self.flow.held and not self.pipeline:
+        if len(data) <= PIECE_BYTES and not self._held and not self.pipeline:
             self._parse(data)
         else:
-            self.flow.held += data
+            self._held += data
             self._parse_held()
         self._watch()
 
     def _parse_held(self) -> None:
         """Parse what is held until enough requests wait; the rest is held, and nothing more is read."""
-        held = self.flow.held
+        held = self._held
         while held and len(self.pipeline) < self._limits.waiting and not self._is_deaf:
             piece = bytes(held[:PIECE_BYTES])
             del held[:PIECE_BYTES]
@@ -188,26 +181,25 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # What the parser has found
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._at = At.HEAD
-        self._loose = 0
-
     def on_headers_complete(self) -> None:
-        # A head that began in this very piece is no longer than the piece.
-        head_bytes = self._loose and len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
-        problem = self._too_large(head_bytes) or self._without_host()
-        if problem is not None:
-            raise BadRequest(problem)
+        hosts = 0
+        for name, _ in self.headers:
+            if name == b"host":
+                hosts += 1
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise BadRequest(Problem("bad_request", "A request needs the header Host, once."))
+        # The bytes of a head that came in one or two pieces need no counting.
+        if self._loose > PIECE_BYTES or len(self.headers) > self._limits.headers:
+            self._judge_head()
         super().on_headers_complete()
-        self._at = At.BODY
-        self._unwatch()
+        self._in_body = True
+        if self._deadline is not None:
+            self._unwatch()
 
-    def _without_host(self) -> Problem | None:
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts == 1 or (hosts == 0 and self.parser.get_http_version() == "1.0"):
-            return None
-        return Problem("bad_request", "A request needs the header Host, once.")
+    def _judge_head(self) -> None:
+        head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if problem := self._too_large(head_bytes):
+            raise BadRequest(problem)
 
     def on_chunk_header(self) -> None:
         self.headers = []  # the parser reports trailers as headers: they are none of the request's
@@ -218,8 +210,10 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._at = At.BETWEEN
-        self._unwatch()
+        self._in_body = False
+        self._loose = 0
+        if self._deadline is not None:
+            self._unwatch()
 
     # Answers out
 
@@ -229,7 +223,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             if is_last and not self.transport.is_closing():
                 self._tell(self._refusal)
-        elif self.flow.held and not self.transport.is_closing():
+        elif self._held and not self.transport.is_closing():
             self._parse_held()
             self.flow.resume_reading()
             self._watch()
@@ -258,11 +252,17 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """Set a deadline when something must come from the client, and nothing else would notice if not."""
-        if self._deadline is not None or self._is_deaf:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not self._in_body and not self._in_head():
             return
-        if self._at is not At.BETWEEN or self.cycle is None or self.cycle.response_complete:
-            wait_s = self._limits.body_s if self._at is At.BODY else self._limits.head_s
+        if self._deadline is None and not self._is_deaf:
+            wait_s = self._limits.body_s if self._in_body else self._limits.head_s
             self._deadline = self.loop.call_later(wait_s, self._expire)
+
+    def _in_head(self) -> bool:
+        return (
+            self.scope is not None and "method" not in self.scope
+        )  # uvicorn sets it when the head is complete
 
     def _unwatch(self) -> None:
         if self._deadline is not None:
@@ -275,7 +275,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self.flow.read_paused:
             self._watch()  # not the client's fault
-        elif self._at is At.BETWEEN:
+        elif not self._in_body and not self._in_head():
             self.transport.close()  # browsers open connections ahead: to those an answer means nothing
         else:
             self._refuse(Problem("request_timeout", "The rest of the request did not arrive in time."))
@@ -287,8 +287,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._is_deaf = True
         self._refusal = problem
         self._unwatch()
-        self.flow.held.clear()
-        if self._at is At.BODY and not self._abandon():
+        self._held.clear()
+        if self._in_body and not self._abandon():
             self.transport.close()
         elif not self._is_busy():
             self._tell(problem)
