@@ -20,7 +20,8 @@ from exchanges.exceptions import AddressRefused
 from exchanges.feed.connection import Network
 from exchanges.feed.decode import RestRule
 from exchanges.feed.spec import FeedSpec, Listing
-from pricing.service import FallbackError, FallbackPrice
+from pricing.exceptions import FallbackError
+from pricing.service import FallbackPrice
 
 MAX_BODY_BYTES: Final = 262_144
 CONNECTIONS_PER_EXCHANGE: Final = 4

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from exchanges.api import Problem, endpoint, read_body
+from exchanges.api import endpoint, read_body
 from exchanges.batches import ASSET_COLUMNS
+from exchanges.exceptions import Refused
 from exchanges.feed.reasons import EXPLANATIONS
 from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
@@ -34,9 +35,9 @@ def feed_save(request: HttpRequest, author: Author) -> HttpResponse:
     body = read_body(request)
     columns = body["feed"] if list(body) == ["feed"] else body
     if not isinstance(columns, dict):
-        raise Problem("invalid", "feed: must be an object", errors={"feed": ["must be an object"]})
+        raise Refused("invalid", "feed: must be an object", errors={"feed": ["must be an object"]})
     if not columns.get("name"):
-        raise Problem("invalid", "name: is missing", errors={"name": ["is missing"]})
+        raise Refused("invalid", "name: is missing", errors={"name": ["is missing"]})
     return JsonResponse({"feed": save_feed(columns=columns, author=author).columns()})
 
 
@@ -51,7 +52,7 @@ def feed_toggle(request: HttpRequest, author: Author) -> HttpResponse:
     if "enabled" in body and not isinstance(enabled, bool):
         errors["enabled"] = ["must be true or false"]
     if errors:
-        raise Problem("invalid", "The feed cannot be toggled.", errors=errors)
+        raise Refused("invalid", "The feed cannot be toggled.", errors=errors)
     feed = toggle_feed(name=str(name), enabled=enabled, author=author)
     return JsonResponse({"name": feed.name, "enabled": feed.enabled})
 
@@ -78,7 +79,7 @@ def assets_save(request: HttpRequest, author: Author) -> HttpResponse:
     if exchange is not None and not isinstance(exchange, str):
         errors["exchange"] = ["must be text"]
     if errors:
-        raise Problem("invalid", "The batch cannot be saved.", errors=errors)
+        raise Refused("invalid", "The batch cannot be saved.", errors=errors)
     saved = save_assets(rows=rows or [], exchange=exchange, author=author)
     return JsonResponse({"saved": len(saved), "assets": [_columns(row) for row in saved]})
 

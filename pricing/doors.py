@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
-from pricing.protocol import Problem
+from pricing.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)

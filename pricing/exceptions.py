@@ -1,16 +1,25 @@
-"""What can go wrong with the price board, and below it.
+"""What can go wrong with prices.
 
-BoardError
-├── LayoutError   the memory is not a board of this version and size
-└── BoardFull     no slot, asset row or exchange row is left
-Tier2Error        Valkey or Redis did not do what was asked, or not in time
+PricingError
+├── BoardError
+│   ├── LayoutError   the memory is not a board of this version and size
+│   └── BoardFull     no slot, asset row or exchange row is left
+├── Tier2Error        Valkey or Redis did not do what was asked, or not in time
+├── FallbackError     an exchange gave no price over REST
+└── BadRequest        a question that breaks the rules
 """
 
 from __future__ import annotations
 
+from pricing.problems import Problem
 
-class BoardError(Exception):
-    """The root of what this package raises about the board."""
+
+class PricingError(Exception):
+    """The root of what this package raises."""
+
+
+class BoardError(PricingError):
+    """The board cannot be used, or not for this."""
 
 
 class LayoutError(BoardError):
@@ -38,5 +47,21 @@ class BoardFull(BoardError):
         return f"the price board is full: all {self.capacity} {self.what} are taken"
 
 
-class Tier2Error(Exception):
+class Tier2Error(PricingError):
     """Valkey or Redis did not do what was asked, or not in time; the client library's error is the cause."""
+
+
+class FallbackError(PricingError):
+    """The exchange gave no price: refused, limited, unreachable, unreadable. *reason* is a stable word."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BadRequest(PricingError):
+    """A question that breaks the rules; carries the problem to answer with."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, TypeAlias
 from pricing import openapi
 from pricing.board import Board
 from pricing.catalogue import list_assets, list_categories, list_exchanges
+from pricing.exceptions import BadRequest
 from pricing.health import exchange_ages_ms, readiness
 from pricing.metrics import CONTENT_TYPE, Metrics
+from pricing.problems import Problem, render_problem
 from pricing.protocol import (
     MAX_BODY_BYTES,
-    BadRequest,
     PriceAnswer,
     PriceQuery,
-    Problem,
     parse_assets,
     parse_nothing,
     parse_price,
@@ -28,7 +28,6 @@ from pricing.protocol import (
     render_json,
     render_price,
     render_prices,
-    render_problem,
     shorten,
 )
 from pricing.service import CounterRow, PriceService
@@ -239,15 +238,15 @@ class PriceApi:
 
 
 class Documents:
-    """Bodies rendered once per snapshot of the catalogue."""
+    """Bodies rendered once for each catalogue."""
 
     def __init__(self) -> None:
-        self._snapshot: object = None
+        self._catalogue: object = None
         self._bodies: dict[object, bytes] = {}
 
-    def get(self, snapshot: object, key: object, make: Callable[[], dict[str, object]]) -> bytes:
-        if snapshot is not self._snapshot:
-            self._snapshot = snapshot
+    def get(self, catalogue: object, key: object, make: Callable[[], dict[str, object]]) -> bytes:
+        if catalogue is not self._catalogue:
+            self._catalogue = catalogue
             self._bodies.clear()
         body = self._bodies.get(key)
         if body is None:

@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from pricing.problems import PROBLEMS, Problem, problem_members
 from pricing.protocol import (
     MAX_AGE_LIMIT_MS,
     MAX_ASSETS,
     MAX_BODY_BYTES,
     MAX_SOURCES,
-    PROBLEMS,
-    Problem,
-    problem_members,
     render_json,
 )
 

@@ -11,6 +11,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from pricing.board import PriceLike
+from pricing.exceptions import BadRequest
+from pricing.problems import Problem, problem_members
 
 MAX_QUERY_BYTES = 2_048
 MAX_BODY_BYTES = 16_384
@@ -40,51 +42,6 @@ class PriceAnswer(msgspec.Struct, frozen=True):
     tier: int
     cached: bool
     """False only for the very question that fetched the price."""
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """A refusal as RFC 9457 has it; *code* is the stable word that programs look at."""
-
-    code: str
-    detail: str
-    figures: dict[str, int | str | None] = {}
-
-    @property
-    def status(self) -> int:
-        return PROBLEMS[self.code][0]
-
-    @property
-    def title(self) -> str:
-        return PROBLEMS[self.code][1]
-
-
-PROBLEMS: dict[str, tuple[int, str]] = {
-    "bad_request": (400, "The request cannot be understood"),
-    "secret_in_query": (400, "A key must not travel in a query string"),
-    "not_found": (404, "There is nothing at this address"),
-    "unknown_asset": (404, "The asset is not listed"),
-    "unknown_exchange": (404, "The exchange is not listed, or does not list the asset"),
-    "unknown_category": (404, "No asset is in this category"),
-    "method_not_allowed": (405, "This address does not answer that method"),
-    "request_timeout": (408, "The request did not arrive in time"),
-    "too_large": (413, "The body is too large"),
-    "url_too_long": (414, "The address is too long"),
-    "unsupported_media_type": (415, "The body must be JSON"),
-    "head_too_large": (431, "The headers are too large, or too many"),
-    "stale": (503, "No price is as fresh as asked"),
-    "too_few_sources": (503, "Fewer exchanges have a fresh price than asked"),
-    "unavailable": (503, "No fresh price is known"),
-    "too_many_connections": (503, "No further connection is taken"),
-    "internal_error": (500, "Something went wrong here"),
-}
-
-
-class BadRequest(Exception):
-    """A question that breaks the rules; carries the problem to answer with."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
 
 
 def _bad(detail: str, parameter: str | None = None) -> BadRequest:
@@ -298,21 +255,6 @@ def render_prices(answers: Iterable[tuple[str, PriceAnswer | Problem]]) -> bytes
         for asset, answer in answers
     ]
     return b'{"prices":[' + b",".join(parts) + b"]}"
-
-
-def render_problem(problem: Problem) -> bytes:
-    return _encode(problem_members(problem))
-
-
-def problem_members(problem: Problem) -> dict[str, int | str | None]:
-    return {
-        "type": f"/docs#{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        **problem.figures,
-    }
 
 
 def render_json(document: object) -> bytes:

@@ -15,9 +15,11 @@ import msgspec
 
 from pricing.board import Board, choose
 from pricing.catalogue import EMPTY, Catalogue, PublicView
+from pricing.exceptions import FallbackError
 from pricing.flights import Flights
 from pricing.parameters import MS, Parameters
-from pricing.protocol import PriceAnswer, PriceQuery, Problem
+from pricing.problems import Problem
+from pricing.protocol import PriceAnswer, PriceQuery
 from pricing.tick import StoredPrice
 from telemetry._counters import (
     CACHE_MISSES,
@@ -41,14 +43,6 @@ class FallbackPrice(msgspec.Struct, frozen=True):
     received_ns: int
     source: str
     quote: str
-
-
-class FallbackError(Exception):
-    """The exchange gave no price: refused, limited, unreachable, unreadable. *reason* is a stable word."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Fallback(Protocol):
@@ -147,7 +141,7 @@ class PriceService:
         exchanges = self.view.exchanges_of(query.asset)
         if not exchanges:
             if self.view.catalogue() is EMPTY:  # the tables could not be read yet: not the caller's mistake
-                figures: dict[str, int | str | None] = {"asset": query.asset, "age_ms": None}
+                figures: dict[str, object] = {"asset": query.asset, "age_ms": None}
                 return Problem("unavailable", "What is listed is not known at the moment.", figures)
             detail = f"{query.asset} is not listed; see /assets."
             return Problem("unknown_asset", detail, {"asset": query.asset})
@@ -224,7 +218,7 @@ class PriceService:
         if sources >= (query.min_sources or 0):
             return None
         detail = f"{sources} exchanges have a fresh price of {query.asset}, not {query.min_sources}."
-        figures: dict[str, int | str | None] = {"asset": query.asset, "sources": sources}
+        figures: dict[str, object] = {"asset": query.asset, "sources": sources}
         return Problem("too_few_sources", detail, figures | {"min_sources": query.min_sources})
 
     async def _fetched(self, query: PriceQuery, exchanges: tuple[str, ...]) -> PriceAnswer | None:
@@ -292,7 +286,7 @@ class PriceService:
         known = self._known(query.asset, exchanges, stored)
         ages_ns = [age_ns for age_ns, from_trade in known if from_trade or query.max_age_ms is None]
         age_ms = min(ages_ns) // MS if ages_ns else None
-        figures: dict[str, int | str | None] = {"asset": query.asset, "age_ms": age_ms}
+        figures: dict[str, object] = {"asset": query.asset, "age_ms": age_ms}
         if query.exchange is not None:
             figures["exchange"] = query.exchange
         if not known:

@@ -10,11 +10,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from billing.signin import slowed_down
-from exchanges.api import PROBLEMS as OPERATOR_PROBLEMS
 from pricing import openapi
 from pricing.catalogue import EMPTY, Catalogue
 from pricing.parameters import Parameters
-from pricing.protocol import PROBLEMS, Problem, render_problem, shorten
+from pricing.problems import PROBLEMS, Problem, render_problem
+from pricing.protocol import shorten
 from trinity_site.readings import headline, shown_assets
 from trinity_site.reference import Reference, make_reference
 from trinity_site.runtime import Runtime
@@ -98,7 +98,7 @@ def site_of(request: HttpRequest) -> str:
 
 @lru_cache(maxsize=8)  # a node has few names; Host is checked before it gets here
 def reference_of(site: str) -> Reference:
-    return make_reference(openapi.document(), site, {**OPERATOR_PROBLEMS, **PROBLEMS})
+    return make_reference(openapi.document(), site, PROBLEMS)
 
 
 def runtime_of(request: HttpRequest) -> Runtime | None:

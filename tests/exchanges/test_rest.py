@@ -9,7 +9,7 @@ import uvloop
 
 from exchanges.addresses import tls_context
 from exchanges.rest import MAX_BODY_BYTES, RestClient, TokenBucket
-from pricing.service import FallbackError
+from pricing.exceptions import FallbackError
 from tests.exchanges.certificates import self_signed
 from tests.exchanges.feed.replay import shipped_row
 from tests.exchanges.rows import feed_spec, listing

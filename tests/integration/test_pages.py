@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from django.test import AsyncClient
 
-from exchanges.api import PROBLEMS as OPERATOR_PROBLEMS
 from pricing import openapi
 from pricing.catalogue import Catalogue
-from pricing.protocol import PROBLEMS
+from pricing.problems import PROBLEMS
 from tests.clients import StatefulClient
 from tests.exchanges.boards import write_price
 from tests.trinity_site.pages import board_of, catalogue_of, runtime_of
@@ -98,7 +97,7 @@ async def test_documentation_has_every_path_and_a_place_for_every_problem() -> N
     text = await text_of("/docs")
     for path in openapi.document()["paths"]:
         assert f"curl &#x27;http://testserver{path}" in text
-    for code in {**PROBLEMS, **OPERATOR_PROBLEMS}:
+    for code in PROBLEMS:
         assert f'id="{code}"' in text  # where a problem's "type" points
 
 

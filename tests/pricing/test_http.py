@@ -12,9 +12,9 @@ import pytest
 import uvicorn
 
 from pricing import http
+from pricing.exceptions import FallbackError
 from pricing.http import PriceApi
 from pricing.protocol import MAX_BODY_BYTES
-from pricing.service import FallbackError
 from pricing.tick import StoredPrice
 from tests.pricing.doubles import Answer, World, ask
 

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.exceptions import BadRequest
+from pricing.problems import PROBLEMS, Problem, render_problem
 from pricing.protocol import (
     MAX_BODY_BYTES,
-    PROBLEMS,
-    BadRequest,
     PriceAnswer,
     PriceQuery,
-    Problem,
     parse_assets,
     parse_nothing,
     parse_price,
@@ -21,7 +20,6 @@ from pricing.protocol import (
     parse_prices_body,
     render_price,
     render_prices,
-    render_problem,
     render_time,
 )
 from pricing.tick import StoredPrice

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from pricing.catalogue import EMPTY
+from pricing.exceptions import FallbackError
 from pricing.parameters import Parameters
-from pricing.protocol import PriceAnswer, PriceQuery, Problem
-from pricing.service import FallbackError
+from pricing.problems import Problem
+from pricing.protocol import PriceAnswer, PriceQuery
 from tests.pricing.doubles import World
 
 TTL_MS = Parameters().price_ttl_ms

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pricing import openapi
-from pricing.protocol import PROBLEMS
+from pricing.problems import PROBLEMS
 from trinity_site.reference import Reference, kind_of, make_reference
 
 SITE = "http://prices.example:8080"

@@ -1,0 +1,62 @@
+"""Refusals as RFC 9457 has them, for every interface of the node: one table of codes. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A refusal as RFC 9457 has it; *code* is the stable word that programs look at."""
+
+    code: str
+    detail: str
+    figures: Mapping[str, object] = {}
+
+    @property
+    def status(self) -> int:
+        return PROBLEMS[self.code][0]
+
+    @property
+    def title(self) -> str:
+        return PROBLEMS[self.code][1]
+
+
+PROBLEMS: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "The request cannot be understood"),
+    "invalid": (400, "The rows cannot be used"),
+    "secret_in_query": (400, "A key must not travel in a query string"),
+    "unauthorized": (401, "Who asks is not known"),
+    "forbidden": (403, "This is not allowed"),
+    "not_found": (404, "There is nothing at this address"),
+    "unknown_asset": (404, "The asset is not listed"),
+    "unknown_exchange": (404, "The exchange is not listed, or does not list the asset"),
+    "unknown_category": (404, "No asset is in this category"),
+    "method_not_allowed": (405, "This address does not answer that method"),
+    "request_timeout": (408, "The request did not arrive in time"),
+    "too_large": (413, "The body is too large"),
+    "url_too_long": (414, "The address is too long"),
+    "unsupported_media_type": (415, "The body must be JSON"),
+    "head_too_large": (431, "The headers are too large, or too many"),
+    "stale": (503, "No price is as fresh as asked"),
+    "too_few_sources": (503, "Fewer exchanges have a fresh price than asked"),
+    "unavailable": (503, "No fresh price is known"),
+    "too_many_connections": (503, "No further connection is taken"),
+    "internal_error": (500, "Something went wrong here"),
+}
+
+
+def render_problem(problem: Problem) -> bytes:
+    return msgspec.json.encode(problem_members(problem))
+
+
+def problem_members(problem: Problem) -> dict[str, object]:
+    return {
+        "type": f"/docs#{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        **problem.figures,
+    }
