@@ -60,14 +60,21 @@ class PublicView:
         self._source = source
         self._seen = self._public = EMPTY
         self._exchanges: dict[str, tuple[str, ...]] = {}
+        self._followed: tuple[str, ...] = ()
 
     def catalogue(self) -> Catalogue:
         whole = self._source()
         if whole is not self._seen:
             self._public = whole.public()
             self._exchanges = {name: _home_first(row) for name, row in self._public.assets.items()}
+            self._followed = _followed(whole)
             self._seen = whole
         return self._public
+
+    def followed(self) -> tuple[str, ...]:
+        """Name the enabled exchanges that have a symbol subscribed live: they are expected to send trades."""
+        self.catalogue()
+        return self._followed
 
     def exchanges_of(self, asset: str) -> tuple[str, ...]:
         """Name the exchanges that list *asset*, home first; none for an unknown asset."""
@@ -78,6 +85,11 @@ class PublicView:
         """Name the exchange that answers for *asset* by default, where there is one."""
         row = self.catalogue().assets.get(asset)
         return None if row is None else row.home
+
+
+def _followed(whole: Catalogue) -> tuple[str, ...]:
+    subscribed = {one.exchange for row in whole.assets.values() for one in row.listings if one.prewarm}
+    return tuple(name for name, row in whole.exchanges.items() if row.enabled and name in subscribed)
 
 
 def _home_first(row: AssetInfo) -> tuple[str, ...]:

@@ -229,8 +229,8 @@ class PriceApi:
         return Response(200, b'{"status":"live"}', _LIVE)
 
     async def _ready(self, scope: Scope, receive: Receive) -> Response:
-        enabled = self._service.view.catalogue().exchanges
-        ready, rows = readiness(self._board, enabled, self._service.parameters, self._mono_ns())
+        followed = self._service.view.followed()
+        ready, rows = readiness(self._board, followed, self._service.parameters, self._mono_ns())
         return Response(200 if ready else 503, render_json(rows), _LIVE)
 
     async def _scrape(self, scope: Scope, receive: Receive) -> Response:

@@ -292,8 +292,9 @@ class PriceService:
         if not known:
             return Problem("unavailable", f"No price of {query.asset} is known at the moment.", figures)
         newest = f"The newest known price of {query.asset} is {age_ms} ms old"
-        if query.max_age_ms is None:
-            return Problem("unavailable", f"{newest}, too old to be given out.", figures)
+        if query.max_age_ms is None or (age_ms is not None and age_ms <= query.max_age_ms):
+            limit_ms = self.parameters.price_ttl_ms
+            return Problem("unavailable", f"{newest}; none older than {limit_ms} ms is given out.", figures)
         if age_ms is None:
             newest = f"It is not known when {query.asset} last traded"
         figures["max_age_ms"] = query.max_age_ms

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from pricing.catalogue import (
     EMPTY,
     Catalogue,
@@ -47,6 +49,14 @@ def test_view_follows_the_source_and_works_once_per_snapshot() -> None:
     assert first.assets == PUBLIC.assets
     assert view.catalogue() is first
     assert view.exchanges_of("ETH") == ("kraken",)
+
+
+def test_exchange_without_a_live_symbol_is_expected_to_send_nothing() -> None:
+    quiet = msgspec.structs.replace(CATALOGUE.assets["ETH"].listings[0], exchange="okx", prewarm=False)
+    ether = msgspec.structs.replace(
+        CATALOGUE.assets["ETH"], listings=(*CATALOGUE.assets["ETH"].listings, quiet)
+    )
+    assert PublicView(lambda: Catalogue(CATALOGUE.exchanges, {"ETH": ether})).followed() == ("kraken",)
 
 
 def test_exchanges_are_listed_with_asset_counts_and_liveness() -> None:

@@ -354,7 +354,8 @@ async def test_large_age_limit_makes_nothing_more_lenient(world: World) -> None:
     world.tick("BTC", "coinbase", "1")
     world.clock.forward(TTL_MS + 1)
     problem = await refusal(world, max_age_ms=86_400_000)
-    assert problem.figures["age_ms"] == TTL_MS + 1
+    assert (problem.code, problem.figures["age_ms"]) == ("unavailable", TTL_MS + 1)
+    assert f"none older than {TTL_MS} ms" in problem.detail
 
 
 async def test_fresh_price_demanded_again_and_again_is_fetched_once_a_second(world: World) -> None:
