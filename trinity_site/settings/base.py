@@ -166,8 +166,6 @@ EMAIL_BACKEND = (
 )
 DEFAULT_FROM_EMAIL = env.text("SES_SENDER_SUPPORT", "trinity@localhost")
 
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-
 # The database: SQLite in the data folder until DATABASE_URL names a PostgreSQL
 
 SQLITE_OPTIONS = {
