@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROD = {"DJANGO_SECRET_KEY": "0123456789abcdefghij" * 3, "DJANGO_ALLOWED_HOSTS": "prices.example.com"}
+PROD = {
+    "DJANGO_SECRET_KEY": "0123456789abcdefghij" * 3,
+    "DJANGO_ALLOWED_HOSTS": "prices.example.com",
+    "TRINITY_TLS_PROXY": "1",
+}
 MAIL = {"SMTP_HOST": "mail.example.com"}
 
 

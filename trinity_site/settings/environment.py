@@ -44,8 +44,8 @@ def port(name: str, default: int) -> int:
     return integer(name, default, least=0, most=65_535)
 
 
-def flag(name: str, *, default: bool) -> bool:
-    raw = text(name, "1" if default else "0").lower()
+def flag(name: str, *, default: bool | None = None) -> bool:
+    raw = text(name, None if default is None else str(int(default))).lower()
     if raw not in _FLAGS:
         raise ImproperlyConfigured(f"{name} must be 1 or 0 (or true, false, yes, no, on, off).")
     return _FLAGS[raw]

@@ -12,7 +12,7 @@ if len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5:
 ALLOWED_HOSTS = env.words("DJANGO_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env.words("DJANGO_CSRF_TRUSTED_ORIGINS", [f"https://{host}" for host in ALLOWED_HOSTS])
 TRINITY_BIND = env.text("TRINITY_BIND", "0.0.0.0")
-if env.flag("TRINITY_TLS_PROXY", default=False):
+if env.flag("TRINITY_TLS_PROXY"):  # no guess: one of the two redirects for ever, the other believes anybody
     # Only behind a proxy that always sets this header: from anyone else it would be a claim.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     ALLAUTH_TRUSTED_PROXY_COUNT = 1  # the same proxy says whom it speaks for: the last in X-Forwarded-For
