@@ -32,15 +32,15 @@ READS, ROUNDS = 100_000, 9
 Place = tuple[str, str, int]  # asset, exchange, slot
 
 
-def compile_reads(folder: Path) -> ModuleType:
-    """Build the reads in C outside of the source tree, and import them."""
-    source = Extension("board_reads", [str(HERE / "board_reads.pyx")], extra_compile_args=["-O3"])
+def compile_beside(name: str, folder: Path) -> ModuleType:
+    """Build the Cython module *name* of this folder outside of the source tree, and import it."""
+    source = Extension(name, [str(HERE / f"{name}.pyx")], extra_compile_args=["-O3"])
     modules = cythonize([source], build_dir=str(folder), include_path=[str(HERE.parents[1])], quiet=True)
     build = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
     build.build_lib = build.build_temp = str(folder)
     build.ensure_finalized()
     build.run()
-    spec = importlib.util.spec_from_file_location("board_reads", next(folder.glob("board_reads*.so")))
+    spec = importlib.util.spec_from_file_location(name, next(folder.glob(f"{name}.*.so")))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -130,7 +130,7 @@ def main(sizes: list[int]) -> None:
     format_counters(memory)
     counters = Counters(memory, 0)
     with tempfile.TemporaryDirectory() as folder:
-        reads = compile_reads(Path(folder))
+        reads = compile_beside("board_reads", Path(folder))
         boards = [measure(slots, reads, Path(folder)) for slots in sizes]
     print(
         json.dumps({"boards": boards, "python_counter_add_ns": per_call_ns(READS, lambda: add_all(counters))})
