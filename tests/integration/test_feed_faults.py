@@ -18,7 +18,7 @@ from exchanges.feed.status import FeedStatus
 from exchanges.rest import RestClient
 from exchanges.simulator import faults as f
 from exchanges.simulator.server import Simulator
-from pricing.service import FallbackError
+from pricing.exceptions import FallbackError
 from tests.exchanges.feed.node import LOOPBACK, QUICK, FeedNode, shipped_listings, shipped_spec
 
 RECOVERY_S = 5.0
