@@ -2,16 +2,17 @@
 
 PricingError
 ├── BoardError
-│   ├── LayoutError   the memory is not a board of this version and size
 │   └── BoardFull     no slot, asset row or exchange row is left
 ├── Tier2Error        Valkey or Redis did not do what was asked, or not in time
 ├── FallbackError     an exchange gave no price over REST
 └── BadRequest        a question that breaks the rules
+LayoutError           (telemetry.exceptions) the memory is not a board of this version and size
 """
 
 from __future__ import annotations
 
 from pricing.problems import Problem
+from telemetry.exceptions import LayoutError as LayoutError
 
 
 class PricingError(Exception):
@@ -20,19 +21,6 @@ class PricingError(Exception):
 
 class BoardError(PricingError):
     """The board cannot be used, or not for this."""
-
-
-class LayoutError(BoardError):
-    """The memory does not hold the board that this program expects: *what* differs, and how."""
-
-    def __init__(self, what: str, expected: object, found: object) -> None:
-        super().__init__(what, expected, found)
-        self.what = what
-        self.expected = expected
-        self.found = found
-
-    def __str__(self) -> str:
-        return f"not the expected price board: {self.what} is {self.found}, expected {self.expected}"
 
 
 class BoardFull(BoardError):

@@ -39,7 +39,7 @@ class Counters:
     """One worker's row, which no other process may write.
 
     A worker in the place of a dead one counts on from where that one stopped, so totals never go back. Raises
-    CountersLayoutError when the buffer holds something else. Holds the buffer until closed.
+    LayoutError when the buffer holds something else. Holds the buffer until closed.
     """
 
     def __init__(self, buffer: object, worker: int) -> None: ...

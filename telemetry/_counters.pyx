@@ -4,7 +4,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memset
 
-from telemetry.exceptions import CountersLayoutError
+from telemetry.exceptions import LayoutError
 
 cdef uint64_t MAGIC = 0x3154_4E55_4F43_5254    # "TRCOUNT1" where the low byte comes first
 
@@ -22,17 +22,17 @@ cdef int check_layout(const char* base, Py_ssize_t length) except -1:
     """Refuse memory that does not hold counters of this version, byte order and size."""
     cdef const Header* header = <const Header*>base
     if <size_t>base % sizeof(uint64_t):
-        raise CountersLayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
+        raise LayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
     if length < <Py_ssize_t>sizeof(Header):
-        raise CountersLayoutError("the size in bytes", sizeof(Table), length)
+        raise LayoutError("the size in bytes", sizeof(Table), length)
     if counters_load(&header.magic, COUNTERS_ACQUIRE) != MAGIC:
-        raise CountersLayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
+        raise LayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
     if header.version != LAYOUT_VERSION:
-        raise CountersLayoutError("the layout version", LAYOUT_VERSION, header.version)
+        raise LayoutError("the layout version", LAYOUT_VERSION, header.version)
     if header.workers != MAX_WORKERS or header.size != sizeof(Table):
-        raise CountersLayoutError(f"the recorded size for {header.workers} workers", sizeof(Table), header.size)
+        raise LayoutError(f"the recorded size for {header.workers} workers", sizeof(Table), header.size)
     if <size_t>length != sizeof(Table):
-        raise CountersLayoutError("the size in bytes", sizeof(Table), length)
+        raise LayoutError("the size in bytes", sizeof(Table), length)
     return 0
 
 
@@ -40,7 +40,7 @@ cdef Table* attach(object buffer, int flags, Py_buffer* view) except NULL:
     PyObject_GetBuffer(buffer, view, flags)
     try:
         check_layout(<const char*>view.buf, view.len)
-    except CountersLayoutError:
+    except LayoutError:
         PyBuffer_Release(view)
         raise
     return <Table*>view.buf
@@ -135,7 +135,7 @@ def format_counters(buffer):
     cdef Table* table = <Table*>view.buf
     try:
         if <size_t>view.buf % sizeof(uint64_t) or <size_t>view.len != sizeof(Table):
-            raise CountersLayoutError("the size in bytes", sizeof(Table), view.len)
+            raise LayoutError("the size in bytes", sizeof(Table), view.len)
         memset(view.buf, 0, view.len)
         table.header.version = LAYOUT_VERSION
         table.header.workers = MAX_WORKERS

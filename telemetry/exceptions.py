@@ -7,8 +7,8 @@ class TelemetryError(Exception):
     """The root of what this package raises."""
 
 
-class CountersLayoutError(TelemetryError):
-    """The memory does not hold the counters that this program expects: *what* differs, and how."""
+class LayoutError(TelemetryError):
+    """The memory does not hold what this program expects there: *what* differs, and how."""
 
     def __init__(self, what: str, expected: object, found: object) -> None:
         super().__init__(what, expected, found)
@@ -17,4 +17,4 @@ class CountersLayoutError(TelemetryError):
         self.found = found
 
     def __str__(self) -> str:
-        return f"not the expected counters: {self.what} is {self.found}, expected {self.expected}"
+        return f"not the expected layout: {self.what} is {self.found}, expected {self.expected}"

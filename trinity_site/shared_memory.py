@@ -22,13 +22,12 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from billing._gate import Gate, GateWriter, check_gate, format_gate, gate_size
 from billing.exceptions import GateLayoutError
 from pricing._board import BoardReader, BoardWriter, board_size, format_board
-from pricing.exceptions import LayoutError
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
-from telemetry.exceptions import CountersLayoutError
+from telemetry.exceptions import LayoutError
 from trinity_site.exceptions import SecondWriter, SegmentError
 
 FOLDER = Path("/dev/shm")
-_OTHER_LAYOUT = (LayoutError, GateLayoutError, CountersLayoutError)
+_OTHER_LAYOUT = (LayoutError, GateLayoutError)
 # Two processes that start over an unusable file keep each other from locking it alone for an instant.
 _ATTEMPTS = 50
 _PAUSE_S = 0.01

@@ -23,7 +23,7 @@ from telemetry._counters import (
     counters_size,
     format_counters,
 )
-from telemetry.exceptions import CountersLayoutError
+from telemetry.exceptions import LayoutError
 from tests.twins import counters as twin
 
 
@@ -109,7 +109,7 @@ def test_closed_counters_let_go_of_their_memory_and_count_nowhere() -> None:
 
 
 def test_format_refuses_memory_of_another_size() -> None:
-    with pytest.raises(CountersLayoutError, match=f"is 8, expected {counters_size()}"):
+    with pytest.raises(LayoutError, match=f"is 8, expected {counters_size()}"):
         format_counters(bytearray(8))
 
 
@@ -129,10 +129,10 @@ def test_memory_that_holds_no_such_counters_is_refused(
     spoil: Callable[[bytearray], Any], message: str, buffer: bytearray
 ) -> None:
     memory = spoil(buffer)
-    with pytest.raises(CountersLayoutError, match=message):
+    with pytest.raises(LayoutError, match=message):
         CounterReader(memory)
     if not isinstance(memory, bytes):
-        with pytest.raises(CountersLayoutError, match=message):
+        with pytest.raises(LayoutError, match=message):
             Counters(memory, 0)
 
 

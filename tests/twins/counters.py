@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from telemetry.exceptions import CountersLayoutError
+from telemetry.exceptions import LayoutError
 
 MAGIC = int.from_bytes(b"TRCOUNT1", "little")
 LAYOUT_VERSION, MAX_WORKERS, COUNTERS = 1, 64, 24
@@ -42,7 +42,7 @@ NAMES = [
 
 def format_counters(buffer: bytearray) -> None:
     if len(buffer) != SIZE:
-        raise CountersLayoutError("size", SIZE, len(buffer))
+        raise LayoutError("size", SIZE, len(buffer))
     buffer[:] = HEADER.pack(MAGIC, LAYOUT_VERSION, MAX_WORKERS, SIZE) + bytes(SIZE - HEADER.size)
 
 
