@@ -17,8 +17,9 @@ from typing import Any
 
 import httptools
 import uvicorn
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pricing.doors import Door, Limits
@@ -96,6 +97,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._is_deaf = False  # what still arrives is for nobody: the client was refused, or has upgraded
         self._refusal: Problem | None = None  # waits for the answers that are due before it
         self._held = bytearray()  # the flow's
+        self._running: RequestResponseCycle | None = None
         self._in_body = False
         self._loose = 0  # bytes parsed since a request was complete or a piece of body came
         self._deadline: asyncio.TimerHandle | None = None
@@ -118,6 +120,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None:  # uvicorn tells the last request of a pipeline alone
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._unwatch()
         self._forget_write_deadline()
         if self._is_inside:
@@ -217,6 +222,10 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # Answers out
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
         super().on_response_complete()
@@ -252,9 +261,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """Set a deadline when something must come from the client, and nothing else would notice if not."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not self._in_body and not self._in_head():
-            return
+        if self.cycle is not None and not self.cycle.response_complete and not self._in_body:
+            return  # an answer is due, and uvicorn's own deadline follows it
         if self._deadline is None and not self._is_deaf:
             wait_s = self._limits.body_s if self._in_body else self._limits.head_s
             self._deadline = self.loop.call_later(wait_s, self._expire)

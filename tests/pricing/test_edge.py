@@ -22,6 +22,7 @@ NEVER_S = 30.0
 PATIENT = Limits(head_s=NEVER_S, body_s=NEVER_S, write_s=NEVER_S)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
 PACE = b"GET /pace HTTP/1.1\r\nHost: x\r\n\r\n"
 MEGABYTE = 1_048_576
 
@@ -348,6 +349,16 @@ async def test_pipeline_that_is_being_answered_is_read_no_further_than_the_limit
         client.writer.transport.abort()
 
 
+async def test_client_that_leaves_a_pipeline_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as site, connected(site.port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's is a whole transport
+        await client.send(LARGE + GET + GET)
+        await until(lambda: site.asked == ["/large", "/"])  # the second waits for room to write
+        client.writer.transport.abort()
+        await until(lambda: not site.server.server_state.tasks)
+    assert not caplog.records
+
+
 async def test_malformed_request_in_a_pipeline_is_refused_after_the_answers_before_it() -> None:
     async with serving() as site, connected(site.port) as client:
         await client.send(SLOW + GET + b"FOO / HTTP/1.1\r\n\r\n" + GET)
@@ -440,9 +451,6 @@ async def test_body_that_nobody_reads_has_a_deadline() -> None:
                 await client.send(b"x")
                 await asyncio.sleep(0.01)
             pytest.fail("the connection stays open")
-
-
-LARGE = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("write_s, keep_alive_s", [(SOON_S, NEVER_S), (NEVER_S, SOON_S)])
