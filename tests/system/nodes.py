@@ -139,10 +139,10 @@ def make_database(folder: Path) -> Path:
 
 
 @contextmanager
-def started_node(folder: Path, database: Path) -> Iterator[Node]:
+def started_node(folder: Path, database: Path, **environment: str) -> Iterator[Node]:
     """Start a node on a copy of *database*; whatever is left of it in the end is cleared away."""
     shutil.copy(database, folder)
-    node = Node(folder)
+    node = Node(folder, **environment)
     try:
         node.start()
         yield node

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from billing import keys
 from tests.system.browser import Visitor, first_administrator, open_browser
-from tests.system.nodes import Node, make_database, wait_until
+from tests.system.nodes import Node, started_node, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(180)]
 CODE = re.compile(rb"^([A-Z0-9]{3,5}-?[A-Z0-9]{3,5})\r?$", re.MULTILINE)
@@ -21,15 +21,10 @@ SCHEMES = ("light", "dark")
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp("node")
-    make_database(folder)
-    node = Node(folder, TRINITY_STAFF_SECOND_FACTOR="1")
-    try:
-        node.start()
+    with started_node(folder, database, TRINITY_STAFF_SECOND_FACTOR="1") as node:
         yield node
-    finally:
-        node.clear_away()
 
 
 @pytest.fixture(scope="module")

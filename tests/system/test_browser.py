@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.system.browser import PATIENCE_MS, Visitor, first_administrator, open_browser
-from tests.system.nodes import Node, make_database, started_node, wait_until
+from tests.system.nodes import Node, started_node, wait_until
 from tests.system.screenshots import MOST_BYTES, take_pictures
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(120)]
@@ -28,8 +28,7 @@ MORE_EXCHANGES = Path(__file__).parents[2] / "exchanges" / "fixtures" / "more"
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    database = make_database(tmp_path_factory.mktemp("database"))
+def node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Node]:
     with started_node(tmp_path_factory.mktemp("node"), database) as node:
         wait_until(node.is_live, lambda: node.said)
         yield node

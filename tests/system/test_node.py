@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from pricing._board import BoardReader
-from tests.system.nodes import RECOVERY_S, Node, is_alive, make_database, started_node, wait_until
+from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_database(tmp_path_factory.mktemp("database"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from exchanges.feed.status import NodeStatus, decode_status
 from pricing._board import BoardReader
-from tests.system.nodes import ROOT, Node, make_database, wait_until
+from tests.system.nodes import ROOT, Node, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -65,11 +65,6 @@ class Feeds:
             process.wait()
         for segment in self.node.segments():
             segment.unlink(missing_ok=True)
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_database(tmp_path_factory.mktemp("database"))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import http.client
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.nodes import PATIENCE_S, ROOT, Node, make_database
+from tests.system.nodes import PATIENCE_S, ROOT, Node
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -20,8 +21,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 class Workers:
     """Workers that share the sockets of one node."""
 
-    def __init__(self, folder: Path) -> None:
-        make_database(folder)
+    def __init__(self, folder: Path, database: Path) -> None:
+        shutil.copy(database, folder)
         self.node = Node(folder, TRINITY_SIMULATOR_PORT="0")
         self.started: list[subprocess.Popen[bytes]] = []
         self._stack = ExitStack()
@@ -66,8 +67,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(tmp_path)
+def workers(tmp_path: Path, database: Path) -> Iterator[Workers]:
+    workers = Workers(tmp_path, database)
     yield workers
     workers.close()
 
