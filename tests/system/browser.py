@@ -1,7 +1,9 @@
 """Headless Chromium on a node's pages, and what it did not like about them."""
 
+import asyncio
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +28,9 @@ PATIENCE_MS = 20_000
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
+    if sys.version_info < (3, 12):
+        # A supervisor that ran in this process may have left one that is bound to a loop of its own.
+        asyncio.set_child_watcher(None)  # type: ignore[arg-type]  # None: the next loop takes a new one
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         try:
