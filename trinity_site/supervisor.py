@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from telemetry.running import happens
@@ -147,6 +147,7 @@ class Keeper:
             return "was lost sight of"
         finally:
             self._signal(signal.SIGKILL)  # only if watching it failed or was cancelled: it is dead otherwise
+            await self.process.wait()
 
     async def _watch(self, process: asyncio.subprocess.Process, ready: int) -> int:
         assert process.stdout is not None  # start_process asks for a pipe
@@ -185,7 +186,10 @@ class Supervisor:
         A service that does not become ready in time is logged and kept; the ones after it start all the same,
         because each can say by itself what it is missing.
         """
-        watch_children_without_threads()
+        with watching_children_without_threads():
+            await self._run(stop, on_started)
+
+    async def _run(self, stop: asyncio.Event, on_started: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as group:
             started: list[Keeper] = []
             for keeper in self.keepers:
@@ -209,16 +213,24 @@ class Supervisor:
             keeper.kill()
 
 
-def watch_children_without_threads() -> None:
+@contextlib.contextmanager
+def watching_children_without_threads() -> Iterator[None]:
     """Wait for children through file descriptors, as Python 3.12 does by itself.
 
     When a process is killed, the kernel hands its children from thread to thread as these die, and signals
     them each time. The second signal would kill a child that is leaving in order.
     """
-    if sys.version_info < (3, 12):
-        watcher = asyncio.PidfdChildWatcher()
-        watcher.attach_loop(asyncio.get_running_loop())
-        asyncio.set_child_watcher(watcher)
+    if sys.version_info >= (3, 12):
+        yield
+        return
+    watcher = asyncio.PidfdChildWatcher()
+    watcher.attach_loop(asyncio.get_running_loop())
+    asyncio.set_child_watcher(watcher)
+    try:
+        yield
+    finally:
+        # It belongs to this loop: whoever comes next has one made.
+        asyncio.set_child_watcher(None)  # type: ignore[arg-type]  # which None asks for
 
 
 async def start_process(service: Service) -> tuple[asyncio.subprocess.Process, int]:

@@ -278,6 +278,21 @@ async def test_stop_during_start_stops_what_has_started() -> None:
     assert node.keepers[1].process is None
 
 
+def test_other_loops_can_start_processes_after_it() -> None:
+    async def run() -> None:
+        stop = asyncio.Event()
+        stop.set()
+        await Supervisor([], Recorder()).run(stop)
+
+    async def ends() -> int:
+        process = await asyncio.create_subprocess_exec("true")
+        return await process.wait()
+
+    asyncio.run(run())
+    with contextlib.closing(asyncio.new_event_loop()) as loop:  # not set as the current one, as playwright's
+        assert loop.run_until_complete(ends()) == 0
+
+
 async def test_cancelled_supervisor_leaves_no_process() -> None:
     node = Supervisor([python("one", STAYS)], Recorder())
     task = asyncio.create_task(node.run(asyncio.Event()))
