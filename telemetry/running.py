@@ -1,4 +1,4 @@
-"""What every process of a node does alike: repeat, wait, say that it is ready, leave on a signal."""
+"""What every process of a node does alike: repeat, wait, say that it is alive, leave on a signal."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from telemetry.seldom import Seldom
 
 logger = logging.getLogger(__name__)
+
+BEAT_S = 1.0  # a process that stays silent for ten of them is killed, see trinity_site/supervisor.py
 
 
 async def repeat(act: Callable[[], Awaitable[None]], period_s: float, name: str) -> None:
@@ -34,11 +36,23 @@ async def happens(event: asyncio.Event, timeout_s: float) -> bool:
 
 
 def say_ready(descriptor: int | None) -> None:
-    """Tell the supervisor over the pipe that it gave, if it did."""
-    if descriptor is not None:
-        with contextlib.suppress(BrokenPipeError):  # it stopped listening: it is stopping us
+    """Tell the supervisor over the pipe that it gave, if it did; then that this event loop still turns."""
+    if descriptor is None:
+        return
+    os.set_blocking(descriptor, False)
+    loop = asyncio.get_running_loop()
+
+    def beat() -> None:
+        try:
             os.write(descriptor, b"1")
-        os.close(descriptor)
+        except BlockingIOError:
+            pass  # a supervisor that is stopped reads nothing: what is in the pipe will do
+        except BrokenPipeError:  # it is gone
+            os.close(descriptor)
+            return
+        loop.call_later(BEAT_S, beat)
+
+    beat()
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

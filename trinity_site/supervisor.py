@@ -1,7 +1,8 @@
-"""Keep the processes of a node running: start in order, restart what dies, stop in reverse order.
+"""Keep the processes of a node running: start in order, restart what dies or hangs, stop in reverse order.
 
 What is run is a table of services made elsewhere (`roles.py`); nothing here knows what a service does. Each
-is given `--ready-fd N`, a pipe of its own, and writes a byte there once it is ready.
+is given `--ready-fd N`, a pipe of its own, and writes a byte there once it is ready, and again each second
+out of its event loop: one that falls silent hangs.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from telemetry.running import happens
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 LAST_OUTPUT_S = 1.0  # for lines still in the pipe of a process that has died
 LONGEST_LINE_BYTES = 65_536
+SIGNS_BYTES = 1_024
+PIECES = 5  # into which a silence is cut, see hears()
 PR_SET_PDEATHSIG = 1
 
 libc = ctypes.CDLL(None)
@@ -36,6 +39,7 @@ class Service:
     stop_signal: signal.Signals = signal.SIGTERM
     start_s: float = 15.0  # how long the services after it wait for this one
     grace_s: float = 8.0  # from the stop signal to SIGKILL
+    silent_s: float = 10.0  # from the last sign of life of one that was ready to SIGKILL
 
 
 class State(enum.Enum):
@@ -155,23 +159,31 @@ class Keeper:
         output = asyncio.create_task(
             relay(process.stdout, lambda line: self._write(name, line)), name=f"output:{name}"
         )
-        readiness = asyncio.create_task(self._wait_until_ready(process.pid, ready), name=f"readiness:{name}")
+        hearing = asyncio.create_task(self._hear(process.pid, ready), name=f"hearing:{name}")
         try:
             code = await process.wait()
             await asyncio.wait([output], timeout=LAST_OUTPUT_S)
             return code
         finally:
-            for task in (output, readiness):
+            for task in (output, hearing):
                 task.cancel()
-            await asyncio.gather(output, readiness, return_exceptions=True)
+            await asyncio.gather(output, hearing, return_exceptions=True)
 
-    async def _wait_until_ready(self, pid: int, ready: int) -> None:
-        started_s = time.monotonic()
-        if await says_ready(ready):
+    async def _hear(self, pid: int, ready: int) -> None:
+        """Wait until the process is ready, then listen to its signs of life, and kill it when they end."""
+        name, started_s = self.service.name, time.monotonic()
+        async with reading(ready) as signs:
+            if not await signs.read(1):
+                return
             now_s = time.monotonic()
             self.life.became_ready(now_s)
             self.ready.set()
-            logger.info("%s is ready after %.1f s (process %d)", self.service.name, now_s - started_s, pid)
+            logger.info("%s is ready after %.1f s (process %d)", name, now_s - started_s, pid)
+            while await hears(signs, self.service.silent_s):
+                pass
+            if not signs.at_eof() and not self._stopping.is_set():  # the one leaves, the other has its grace
+                logger.error("%s has hung for %.1f s: killing it", name, self.service.silent_s)
+                self._signal(signal.SIGKILL)
 
 
 class Supervisor:
@@ -234,7 +246,7 @@ def watching_children_without_threads() -> Iterator[None]:
 
 
 async def start_process(service: Service) -> tuple[asyncio.subprocess.Process, int]:
-    """Start the service's process; return also the descriptor to read from whether it is ready."""
+    """Start the service's process; return also the descriptor to read its signs of life from."""
     supervisor = os.getpid()
 
     def die_with_supervisor() -> None:
@@ -264,16 +276,30 @@ async def start_process(service: Service) -> tuple[asyncio.subprocess.Process, i
     return process, ours
 
 
-async def says_ready(descriptor: int) -> bool:
-    """Wait for a byte out of a pipe, and close it; False when its other end was closed without one."""
+@contextlib.asynccontextmanager
+async def reading(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
+    """Read from a pipe, and close it in the end."""
     reader = asyncio.StreamReader()
     pipe = os.fdopen(descriptor, "rb", buffering=0)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     try:
-        return await reader.read(1) != b""
+        yield reader
     finally:
         transport.close()
+
+
+async def hears(signs: asyncio.StreamReader, silent_s: float) -> bool:
+    """Wait for a sign of life; False after *silent_s* without one, and at the end of the pipe.
+
+    It is listened for several times, not once for so long: a machine that was suspended, or a supervisor
+    that was stopped, has missed one time when it goes on, however long that was, and kills nobody for it.
+    """
+    for _ in range(PIECES):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(silent_s / PIECES):
+                return await signs.read(SIGNS_BYTES) != b""
+    return False
 
 
 async def relay(stream: asyncio.StreamReader, write: Callable[[str], None]) -> None:

@@ -29,7 +29,7 @@ class Workers:
         self.sockets = [self._stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
 
     def start(self, row: int) -> bytes:
-        """Start one more and return what came through its pipe before that was closed."""
+        """Start one more and return the first that came through its pipe, or b"" when that was closed."""
         ours, its = os.pipe()
         http_fd, health_fd = (one.fileno() for one in self.sockets)
         options = ["--fd", http_fd, "--health-fd", health_fd, "--row", row, "--ready-fd", its]
@@ -47,7 +47,7 @@ class Workers:
         os.close(its)
         try:
             assert select.select([ours], [], [], PATIENCE_S)[0], self.node.said
-            return os.read(ours, 10)
+            return os.read(ours, 1)
         finally:
             os.close(ours)
 

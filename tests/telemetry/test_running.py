@@ -1,11 +1,14 @@
 """What every process does alike."""
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
 
+from telemetry import running
 from telemetry.running import happens, repeat, say_ready, stop_on_signals
 
 REPEATED = "Reading failed; it is tried again and again"
@@ -49,20 +52,60 @@ async def test_event_is_waited_for_only_so_long() -> None:
     assert await happens(event, 0.0)
 
 
-def test_readiness_is_a_byte_and_the_end() -> None:
-    ours, its = os.pipe()
-    say_ready(its)
-    assert [os.read(ours, 10), os.read(ours, 10)] == [b"1", b""]
-    os.close(ours)
+async def test_readiness_is_a_byte_and_more_follow_while_the_loop_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "BEAT_S", 0.01)
+    async with pipe() as (ours, its):
+        say_ready(its)
+        assert os.read(ours, 10) == b"1"
+        for _ in range(3):
+            await readable(ours)
+            assert os.read(ours, 1) == b"1"
 
 
-def test_readiness_that_nobody_waits_for_is_no_error() -> None:
+async def test_nobody_who_reads_no_beats_holds_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "BEAT_S", 0.001)
+    async with pipe() as (ours, its):
+        os.set_blocking(its, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(its, b"x" * 4096)
+        say_ready(its)
+        await asyncio.sleep(0.01)
+        while os.read(ours, 65_536).endswith(b"x"):  # it goes on once there is room
+            await readable(ours)
+
+
+async def test_beats_end_when_the_supervisor_is_gone() -> None:
     ours, its = os.pipe()
     os.close(ours)
     say_ready(its)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(its)
+
+
+def test_process_that_nobody_supervises_says_nothing() -> None:
     say_ready(None)
+
+
+@contextlib.asynccontextmanager
+async def pipe() -> AsyncIterator[tuple[int, int]]:
+    ours, its = os.pipe()
+    yield ours, its
+    os.close(ours)
+    with contextlib.suppress(OSError):
+        while os.fstat(its):  # noqa: ASYNC110 (until a beat finds that nobody reads, and closes it)
+            await asyncio.sleep(0.01)
+
+
+async def readable(descriptor: int) -> None:
+    news, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(descriptor, news.set)
+    try:
+        assert await happens(news, 5.0)
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def test_first_signal_stops_and_the_second_has_its_ordinary_effect() -> None:

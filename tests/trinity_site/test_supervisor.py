@@ -16,6 +16,23 @@ from trinity_site.supervisor import Keeper, Life, Service, State, Supervisor, ho
 PATIENCE_S = 10.0
 READY = "import os, sys; os.write(int(sys.argv[sys.argv.index('--ready-fd') + 1]), b'1')\n"
 STAYS = "import time; time.sleep(60)"
+BEATS = """
+import asyncio, sys
+from telemetry import running
+
+async def run(then):
+    running.say_ready(int(sys.argv[sys.argv.index("--ready-fd") + 1]))
+    await then()
+
+async def lives():
+    await asyncio.sleep(60)
+
+async def blocks():
+    while True:
+        pass
+
+running.BEAT_S = 0.05
+"""
 LEAVES_POLITELY = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("left")))
@@ -208,6 +225,76 @@ async def test_killed_service_is_started_again() -> None:
     assert keeper.process.pid != first
     await keeper.stop()
     await task
+
+
+@pytest.mark.parametrize("hangs", ["stopped by a signal", "busy for ever"])
+async def test_service_that_falls_silent_is_killed_and_started_again(
+    hangs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    then = "blocks" if hangs == "busy for ever" else "lives"
+    service = python("one", f"asyncio.run(run({then}))", ready=BEATS, silent_s=0.5)
+    keeper = Keeper(service, Recorder(), quick())
+    task = asyncio.create_task(keeper.keep())
+    await until(keeper.ready.is_set)
+    assert keeper.process is not None
+    first = keeper.process.pid
+    if then == "lives":
+        os.kill(first, signal.SIGSTOP)
+    await until(lambda: keeper.life.deaths == 1 and keeper.life.state is State.READY)
+    assert not is_alive(first)
+    assert "one has hung for 0.5 s: killing it" in caplog.text
+    await keeper.stop()
+    await task
+
+
+async def test_service_that_beats_is_left_alone_and_so_is_one_that_is_not_ready_yet() -> None:
+    services = [
+        python("one", "asyncio.run(run(lives))", ready=BEATS, silent_s=1.0),
+        python("two", STAYS, ready="", silent_s=1.0, start_s=0.1),
+    ]
+    async with running(services) as (node, _):
+        await asyncio.sleep(1.5)
+        assert [keeper.life.deaths for keeper in node.keepers] == [0, 0]
+
+
+async def test_service_that_is_stopping_has_its_grace_however_silent() -> None:
+    leaves_slowly = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.0), sys.exit(print("left"))))
+print("here")
+time.sleep(60)
+"""
+    async with running([python("one", leaves_slowly, silent_s=0.5)]) as (_, recorder):
+        await recorder.sees(("one", "here"))
+    assert ("one", "left") in recorder.lines
+
+
+async def test_suspended_machine_is_no_hung_service() -> None:
+    code = f"""
+import asyncio, sys
+from trinity_site.supervisor import Service, Supervisor
+child = Service("one", (sys.executable, "-c", {BEATS + "asyncio.run(run(lives))"!r}), silent_s=2.0)
+supervisor = Supervisor([child], print)
+asyncio.run(supervisor.run(asyncio.Event(), lambda: print(supervisor.keepers[0].process.pid)))
+"""
+    command = (sys.executable, "-u", "-c", code)
+    parent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    try:
+        child = int(await parent.stdout.readline())
+        await asyncio.sleep(0.1)
+        for pid in (child, parent.pid):
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(2.5)  # longer than it may be silent
+        os.kill(parent.pid, signal.SIGCONT)
+        await asyncio.sleep(0.2)  # the supervisor wakes first, and has heard nothing for 2.7 s
+        os.kill(child, signal.SIGCONT)
+        await asyncio.sleep(0.5)
+        assert is_alive(child)
+    finally:
+        parent.kill()
+        await parent.wait()
+    await until(lambda: not is_alive(child))
 
 
 async def test_service_that_ends_by_itself_is_started_again() -> None:
