@@ -100,18 +100,19 @@ INSTALL = "uv pip sync --quiet --system-certs --python .venv/bin/python requirem
 COMPILE = "python -c import setuptools; setuptools.setup() build_ext --inplace --force"
 STEPS = ("migrate --verbosity 0", "seed", "firstadmin", "apikey first")
 DATABASE = [f"python manage.py {step}" for step in STEPS]
+UP = "python manage.py runnode --typed ./run up"
 
 
 def test_first_start_sets_everything_up_in_order(project: Project) -> None:
     said = project.run("up")
-    assert project.asked == [INSTALL, COMPILE, *DATABASE, "python manage.py runnode"]
+    assert project.asked == [INSTALL, COMPILE, *DATABASE, UP]
     assert (said.count("sesame"), said.count("rosebud")) == (1, 1)
 
 
 def test_second_start_does_nothing_twice_and_says_nothing(project: Project) -> None:
     project.run("up")
     assert project.run("up") == ""
-    assert project.asked == ["python manage.py runnode"]
+    assert project.asked == [UP]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_changed_source_repeats_its_step_alone(project: Project, changed: str, a
     project.run("up")
     (project.folder / changed).write_text("changed")
     project.run("up")
-    assert project.asked == [*again, "python manage.py runnode"]
+    assert project.asked == [*again, UP]
 
 
 @pytest.mark.parametrize("gone", ["pricing/_board.x.so", "data/trinity.sqlite3", ".venv/setup.json"])
@@ -137,7 +138,7 @@ def test_missing_product_is_made_again(project: Project, gone: str) -> None:
     project.run("up")
     assert len(project.asked) > 1
     project.run("up")
-    assert project.asked == ["python manage.py runnode"]
+    assert project.asked == [UP]
 
 
 @pytest.mark.parametrize("failing", ["build_ext", "migrate", "seed", "firstadmin", "apikey"])
@@ -174,12 +175,13 @@ def test_arguments_of_test_go_to_pytest_alone(project: Project) -> None:
 def test_external_database_is_asked_every_time(project: Project) -> None:
     project.run("up", DATABASE_URL="postgres://db/x")
     project.run("up", DATABASE_URL="postgres://db/x")
-    assert project.asked == [*DATABASE, "python manage.py runnode"]
+    assert project.asked == [*DATABASE, UP]
 
 
 def test_demo_touches_no_real_data(project: Project) -> None:
     real = {"DATABASE_URL": "postgres://db/x", "REDIS_URL": "redis://r", "VALKEY_URL": "valkey://v"}
     project.run("demo", TRINITY_SIMULATOR_PORT="9999", **real)
+    assert project.asked[-1] == "python manage.py runnode --typed ./run demo"
     environment = dict(
         line.split("=", 1)
         for line in (project.folder / "environment").read_text().splitlines()

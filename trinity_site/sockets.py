@@ -6,10 +6,11 @@ import socket
 from django.core.management.base import CommandError
 
 BACKLOG = 2048
+HIGHEST_PORT = 65_535
 
 
-def listen(host: str, port: int, variable: str, command: str = "up") -> socket.socket:
-    """Listen on *port*; CommandError that names *variable* when that cannot be."""
+def listen(host: str, port: int, variable: str, command: str) -> socket.socket:
+    """Listen on *port*; CommandError when that cannot be: set *variable* and type *command* again."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -18,8 +19,8 @@ def listen(host: str, port: int, variable: str, command: str = "up") -> socket.s
             problem = f"Port {port} is taken by another program"
         else:
             problem = f"Port {port} on {host} cannot be opened ({error.strerror})"
-        remedy = f"{variable}={port + 1000} ./run {command}"
-        raise CommandError(f"{problem}. Choose another one: {remedy}") from error
+        another = port + 1000 if port + 1000 <= HIGHEST_PORT else port - 1000
+        raise CommandError(f"{problem}. Choose another one: {variable}={another} {command}") from error
 
 
 def adopt(descriptor: int | None) -> socket.socket | None:

@@ -34,10 +34,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
         raise_descriptor_limit()
-        bind = settings.TRINITY_BIND
+        wanted = (
+            (options["fd"], settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
+            (options["health_fd"], settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
+        )
         sockets = [
-            adopt(options["fd"]) or listen(bind, settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
-            adopt(options["health_fd"]) or listen(bind, settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
+            adopt(fd) or listen(settings.TRINITY_BIND, port, variable, "./run manage runhttp")
+            for fd, port, variable in wanted
         ]
         config = EdgeConfig(
             Application(row=options["row"]),

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from trinity_site.output import Output, logging_to
 from trinity_site.roles import node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader
 from trinity_site.sockets import listen, shown_address
+from trinity_site.sole_node import sole_node
 from trinity_site.supervisor import Service, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -28,13 +30,23 @@ SAME_SIGNAL_S = 0.3  # a wrapper may pass on the Ctrl-C that its whole process g
 class Command(BaseCommand):
     help = "Run a whole node: feeds and HTTP workers, and simulated exchanges in a demo. Ctrl-C stops it."
 
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--typed", default="./run manage runnode", help="the command a person typed")
+
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
+        typed = options["typed"]
         with contextlib.ExitStack() as stack:
+            stack.enter_context(sole_node(settings.TRINITY_DATA_DIR, typed))
             if settings.TRINITY_SIMULATOR_URL:  # fail before anything has started when its port is taken
-                listen("127.0.0.1", settings.TRINITY_SIMULATOR_PORT, "TRINITY_SIMULATOR_PORT", "demo").close()
-            bind = settings.TRINITY_BIND
-            http = stack.enter_context(listen(bind, settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"))
-            health = stack.enter_context(listen(bind, settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"))
+                port = settings.TRINITY_SIMULATOR_PORT
+                listen("127.0.0.1", port, "TRINITY_SIMULATOR_PORT", typed).close()
+            http, health = (
+                stack.enter_context(listen(settings.TRINITY_BIND, port, variable, typed))
+                for port, variable in (
+                    (settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
+                    (settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
+                )
+            )
             # Held open here, shared memory outlives any child: prices stay while the feed process restarts.
             node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
             stack.enter_context(open_counter_reader(node, folder))
