@@ -1,13 +1,15 @@
 """Records of what was tried: one row per hour, kind, subject and source, in bounded number."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
+from billing.connections import from_asyncio
+from billing.guessing import RefusedKey
 from billing.models import SecurityEvent
 from billing.networks import source_of
 
@@ -44,6 +46,15 @@ def record(attempts: Iterable[Attempt], *, now: datetime | None = None) -> None:
                 _count(attempt, moment)
     except DatabaseError:
         logger.exception("Refused attempts could not be recorded")
+
+
+async def record_refused_keys(refused: Sequence[RefusedKey]) -> None:
+    """Count keys that were refused, as `billing.guessing` hands them over in the processes that answer."""
+    kind = SecurityEvent.Kind
+    await from_asyncio(record)(
+        # An IPv6 network is told by its first address, which counts as that network.
+        [Attempt(kind(row.kind), row.source.partition("/")[0], row.prefix, row.times) for row in refused]
+    )
 
 
 def prune(*, now: datetime | None = None) -> int:

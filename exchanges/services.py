@@ -5,19 +5,19 @@ come one after the other and what was validated still holds when it is saved. Er
 path for each message: `ws_url`, or `assets[3].symbol`.
 """
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from simple_history.utils import bulk_create_with_history, bulk_update_with_history
 
 from billing.authors import Author as Author
 from billing.authors import Door as Door
+from billing.connections import fresh_connection
 from exchanges.batches import ASSET_COLUMNS, CHANGEABLE, Batch, Errors
 from exchanges.exceptions import FeedNotFound
 from exchanges.feed.spec import FEED_COLUMNS, SLUG, FeedSpec, Listing, SpecError, parse_feed
@@ -243,35 +243,12 @@ class ExchangeTables(NamedTuple):
     """Rows that cannot be used, and why: written past the services, or before a rule was made stricter."""
 
 
-R = TypeVar("R")
-
-
-def _fresh_connection(read: Callable[[], R]) -> Callable[[], R]:
-    """Drop a database connection that went bad or too old: these readers live as long as the process."""
-
-    @functools.wraps(read)
-    def reader() -> R:
-        _close_old_connections()
-        try:
-            return read()
-        finally:
-            _close_old_connections()
-
-    return reader
-
-
-def _close_old_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:  # a transaction around the caller is the caller's
-            connection.close_if_unusable_or_obsolete()
-
-
-@_fresh_connection
+@fresh_connection
 def _read_revision() -> int:
     return Revision.objects.filter(pk=1).values_list("number", flat=True).first() or 0
 
 
-@_fresh_connection
+@fresh_connection
 def _read_exchanges() -> ExchangeTables:
     feeds, invalid = [], {}
     for feed in ExchangeFeed.objects.all():
@@ -285,7 +262,7 @@ def _read_exchanges() -> ExchangeTables:
     return ExchangeTables(tuple(feeds), listings, invalid)
 
 
-@_fresh_connection
+@fresh_connection
 def _read_catalogue() -> Catalogue:
     exchanges = {
         feed.name: ExchangeInfo(feed.name, feed.display_name, feed.quote_currency, feed.enabled)
