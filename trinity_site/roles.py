@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from django.conf import LazySettings
 
 from telemetry._counters import MAX_WORKERS
-from trinity_site.supervisor import Service
+from trinity_site.supervisor import START_S, Service
 
 # Every process that counts has a row of its own, and is its only writer.
 FEEDS_ROW = 0
@@ -34,4 +34,5 @@ def node_services(settings: LazySettings, *, http: socket.socket, health: socket
             (*manage, *command, *row),
             environment=ports,
             descriptors=(http.fileno(), health.fileno()),
+            start_s=0.0 if number else START_S,  # up as soon as one of them answers
         )

@@ -21,6 +21,7 @@ from telemetry.running import happens
 
 logger = logging.getLogger(__name__)
 
+START_S = 15.0
 LAST_OUTPUT_S = 1.0  # for lines still in the pipe of a process that has died
 LONGEST_LINE_BYTES = 65_536
 SIGNS_BYTES = 1_024
@@ -37,7 +38,7 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     descriptors: tuple[int, ...] = ()  # inherited under the same numbers
     stop_signal: signal.Signals = signal.SIGTERM
-    start_s: float = 15.0  # how long the services after it wait for this one
+    start_s: float = START_S  # how long the services after it wait for this one; 0: not at all
     grace_s: float = 8.0  # from the stop signal to SIGKILL
     silent_s: float = 10.0  # from the last sign of life of one that was ready to SIGKILL
 
@@ -209,9 +210,9 @@ class Supervisor:
                     break
                 group.create_task(keeper.keep(), name=f"keep:{keeper.service.name}")
                 started.append(keeper)
-                await first_of(keeper.ready, stop, timeout_s=keeper.service.start_s)
-                if not keeper.ready.is_set() and not stop.is_set():
-                    limit_s = keeper.service.start_s
+                limit_s = keeper.service.start_s
+                await first_of(keeper.ready, stop, timeout_s=limit_s)
+                if limit_s and not keeper.ready.is_set() and not stop.is_set():
                     logger.warning("%s is not ready after %.0f s: going on", keeper.service.name, limit_s)
             if not stop.is_set():
                 on_started()

@@ -97,14 +97,17 @@ class Node:
         return self.log.read_text()
 
     def children(self) -> dict[str, int]:
-        """Return the process id of each child by its management command."""
+        """Return the process id of each child by its management command; workers have a number behind it."""
         pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         found = {}
         for pid in map(int, pids):
             words = read_command(pid)
             if "manage.py" in " ".join(words):
-                found[next(word for word in words if word.startswith("run"))] = pid
+                found[child_name(words)] = pid
         return found
+
+    def workers(self) -> list[int]:
+        return [pid for name, pid in self.children().items() if name.startswith("runhttp-")]
 
     def segments(self) -> list[Path]:
         return list(Path("/dev/shm").glob(f"trinity-{self.environment['CLUSTER_NODE']}-*"))
@@ -171,6 +174,11 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def child_name(words: list[str]) -> str:
+    command = next(word for word in words if word.startswith("run"))
+    return f"{command}-{words[words.index('--row') + 1]}" if "--row" in words else command
 
 
 def kill_if_alive(pid: int) -> None:

@@ -1,6 +1,7 @@
 """A whole node, started and stopped as in life: nothing is lost, and nothing is left behind."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -14,6 +15,9 @@ from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_un
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
+EVERYONE = {"runsimulator", "runfeeds", "runhttp-1", "runhttp-2"}
+SILENT_S = 10.0  # after which a process that hangs is killed
+
 
 @pytest.fixture(scope="module")
 def lasting_node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Node]:
@@ -24,8 +28,7 @@ def lasting_node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> It
 @pytest.fixture
 def running_node(lasting_node: Node) -> Node:
     """The node that tests share: each leaves it to heal, and the next begins when it has."""
-    everyone = {"runsimulator", "runfeeds", "runhttp"}
-    wait_until(lambda: set(lasting_node.children()) == everyone, lambda: lasting_node.said)
+    wait_until(lambda: set(lasting_node.children()) == EVERYONE, lambda: lasting_node.said)
     wait_until(lasting_node.is_live, lambda: lasting_node.said)
     return lasting_node
 
@@ -81,14 +84,43 @@ def is_traded_again(board: BoardReader, since_ns: int) -> bool:
     return price is not None and price.received_mono_ns > since_ns
 
 
-def test_http_worker_that_is_killed_again_and_again_is_back_within_5_s(running_node: Node) -> None:
+def test_killed_http_worker_leaves_another_that_answers_at_once(running_node: Node) -> None:
+    killed = running_node.children()["runhttp-1"]
+    os.kill(killed, signal.SIGKILL)
+    for _ in range(20):
+        assert running_node.get("/price?asset=BTC", timeout_s=RECOVERY_S)[0] == 200
+    wait_until(lambda: running_node.children().get("runhttp-1", killed) != killed, "it was not started again")
+
+
+def test_http_workers_all_killed_again_and_again_are_back_within_5_s_for_those_who_wait(
+    running_node: Node,
+) -> None:
     for _ in range(3):
-        killed = running_node.children()["runhttp"]
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda gone=killed: not is_alive(gone))
+        wait_until(lambda: len(running_node.workers()) == 2, lambda: running_node.said)
+        killed = running_node.workers()
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda gone=killed: not any(map(is_alive, gone)))
         killed_s = time.monotonic()
-        assert running_node.get("/price?asset=BTC")[0] == 200
+        status, price = running_node.get("/price?asset=BTC")  # waits in the backlog for the next worker
         assert time.monotonic() - killed_s < RECOVERY_S
+        assert (status, price["asset"]) == (200, "BTC")
+
+
+def test_processes_that_hang_are_replaced(running_node: Node) -> None:
+    hung = {name: running_node.children()[name] for name in ("runfeeds", "runhttp-1")}
+    for pid in hung.values():
+        os.kill(pid, signal.SIGSTOP)
+    hung_ns = time.monotonic_ns()
+    assert running_node.get("/price?asset=BTC", timeout_s=RECOVERY_S)[0] == 200  # the other worker
+    with running_node.board() as board:
+        wait_until(
+            lambda: is_traded_again(board, hung_ns),
+            lambda: running_node.said,
+            timeout_s=SILENT_S + RECOVERY_S,
+        )
+    now = running_node.children()
+    assert not any(now.get(name) == pid for name, pid in hung.items())
 
 
 def test_prices_are_answered_while_the_feed_process_is_dead(running_node: Node) -> None:
@@ -97,18 +129,9 @@ def test_prices_are_answered_while_the_feed_process_is_dead(running_node: Node) 
     assert (status, price["tier"]) == (200, 1)
 
 
-def test_killed_http_worker_loses_no_waiting_connection(running_node: Node) -> None:
-    killed = running_node.children()["runhttp"]
-    os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: not is_alive(killed))
-    status, price = running_node.get("/price?asset=BTC")  # waits in the backlog for the next worker
-    assert (status, price["asset"]) == (200, "BTC")
-    assert running_node.children()["runhttp"] != killed
-
-
 def test_one_signal_stops_everything_in_order(own_node: Node) -> None:
+    wait_until(lambda: set(own_node.children()) == EVERYONE, lambda: own_node.said)
     children = own_node.children()
-    assert set(children) == {"runsimulator", "runfeeds", "runhttp"}
     assert own_node.segments()
     own_node.signal(signal.SIGTERM)
     assert own_node.wait() == 0
@@ -118,7 +141,7 @@ def test_one_signal_stops_everything_in_order(own_node: Node) -> None:
 
 def test_second_signal_kills_at_once(own_node: Node) -> None:
     children = own_node.children()
-    os.kill(children["runhttp"], signal.SIGSTOP)  # deaf to everything but SIGKILL
+    os.kill(children["runhttp-1"], signal.SIGSTOP)  # deaf to everything but SIGKILL
     own_node.signal(signal.SIGINT)
     wait_until(lambda: "Stopping" in own_node.said)
     started_s = time.monotonic()
@@ -139,10 +162,20 @@ def test_killed_supervisor_takes_its_children_with_it(own_node: Node) -> None:
     assert_nothing_is_left(own_node, children)
 
 
-def test_taken_port_is_named_with_its_variable(lasting_node: Node, tmp_path: Path) -> None:
+def test_taken_port_is_named_with_its_variable_and_what_was_typed(lasting_node: Node, tmp_path: Path) -> None:
     node = Node(tmp_path, TRINITY_HTTP_PORT=str(lasting_node.http_port))
-    done = node.manage("runnode")
+    done = node.manage("runnode", "--typed", "./run demo")
     assert done.returncode == 1
     assert f"Port {lasting_node.http_port} is taken" in done.stderr
-    assert "TRINITY_HTTP_PORT=" in done.stderr
+    assert re.search(r"TRINITY_HTTP_PORT=\d+ \./run demo\n$", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_second_node_on_the_same_folder_is_refused_and_harms_nobody(running_node: Node) -> None:
+    second = Node(running_node.folder, CLUSTER_NODE=running_node.environment["CLUSTER_NODE"])
+    done = second.manage("runnode", "--typed", "./run demo")
+    assert done.returncode == 1
+    assert f"process {running_node.pid}." in done.stderr
+    assert "TRINITY_DATA_DIR=" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert running_node.is_live()

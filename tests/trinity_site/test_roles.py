@@ -35,6 +35,11 @@ def test_feeds_start_before_the_workers(sockets: Any) -> None:
     assert list(services_of(sockets, TRINITY_HTTP_WORKERS=2)) == ["feeds", "http-1", "http-2"]
 
 
+def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
+    services = services_of(sockets, TRINITY_HTTP_WORKERS=3)
+    assert [services[f"http-{number}"].start_s > 0 for number in (1, 2, 3)] == [True, False, False]
+
+
 def test_simulator_starts_first_where_prices_are_simulated(sockets: Any) -> None:
     services = services_of(sockets, TRINITY_SIMULATOR_URL="http://127.0.0.1:9123")
     assert list(services) == ["simulator", "feeds", "http-1"]

@@ -206,6 +206,13 @@ async def test_service_that_never_becomes_ready_does_not_hold_up_the_others(sile
         assert node.keepers[1].ready.is_set()
 
 
+async def test_service_that_is_not_to_be_waited_for_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    services = [python("one", STAYS, ready="", start_s=0.0), python("two", STAYS)]
+    async with running(services) as (node, _):
+        assert node.keepers[1].ready.is_set()
+    assert "not ready" not in caplog.text
+
+
 async def test_services_stop_in_reverse_order() -> None:
     services = [python(name, LEAVES_POLITELY) for name in ("one", "two", "three")]
     async with running(services) as (_, recorder):

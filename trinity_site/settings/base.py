@@ -20,10 +20,11 @@ AWS_REGION = env.text("AWS_REGION", "")
 TRINITY_BIND = env.text("TRINITY_BIND", "127.0.0.1")
 TRINITY_HTTP_PORT = env.port("TRINITY_HTTP_PORT", 8080)
 TRINITY_HEALTH_PORT = env.port("TRINITY_HEALTH_PORT", 8081)
-TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 1, least=1, most=62)
+TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 2, least=1, most=62)
 # Of one worker. Behind a load balancer that speaks for everybody, allow as many as there are at all.
 TRINITY_CONNECTIONS_PER_ADDRESS = env.integer("TRINITY_CONNECTIONS_PER_ADDRESS", 512, least=1, most=4_000)
 TRINITY_BOARD_SLOTS = env.integer("TRINITY_BOARD_SLOTS", 4096, least=64, most=1_000_000)
+TRINITY_GATE_ROWS = env.integer("TRINITY_GATE_ROWS", 65_536, least=1_024, most=16_777_216)
 TRINITY_LOG_LEVEL = env.choice("TRINITY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix")) or env.valkey_url("VALKEY_URL")
 
