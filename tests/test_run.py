@@ -96,7 +96,7 @@ def script() -> ModuleType:
     return module
 
 
-INSTALL = "uv pip sync --quiet --system-certs --python .venv/bin/python requirements.txt"
+INSTALL = "uv pip sync --quiet --system-certs --compile-bytecode --python .venv/bin/python requirements.txt"
 COMPILE = "python -c import setuptools; setuptools.setup() build_ext --inplace --force"
 STEPS = ("migrate --verbosity 0", "seed", "firstadmin", "apikey first")
 DATABASE = [f"python manage.py {step}" for step in STEPS]
