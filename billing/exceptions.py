@@ -8,7 +8,8 @@ BillingError
 ├── KeyRefused           a key cannot be as it was asked for; *errors* names the fields
 ├── KeyNotLive           a key that was revoked or has expired cannot be changed
 ├── PlanNotFound         there is no plan of that name
-└── PlanRefused          a plan cannot be as it was asked for; *errors* names the fields
+├── PlanRefused          a plan cannot be as it was asked for; *errors* names the fields
+└── SharingError         Valkey or Redis did not do what was asked, in time
 """
 
 from __future__ import annotations
@@ -100,3 +101,7 @@ class GateFull(BillingError):
 
     def __str__(self) -> str:
         return f"the gate is full: all {self.capacity} {self.what} are taken"
+
+
+class SharingError(BillingError):
+    """Valkey or Redis is away, or too slow. Nodes go on by themselves."""

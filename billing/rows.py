@@ -22,6 +22,8 @@ class KeyRow(NamedTuple):
     scope_prices: bool
     scope_reports: bool
     networks: tuple[str, ...]
+    shares_month: bool
+    """Its cap is its account's: a customer's keys together. Keys that nobody signs in for have their own."""
     requests_per_second: int | None
     burst: int | None
     requests_per_month: int | None
@@ -40,6 +42,7 @@ _COLUMNS = (
     "scope_prices",
     "scope_reports",
     "networks",
+    "account__user__email",
     "account__plan__requests_per_second",
     "account__plan__burst",
     "account__plan__requests_per_month",
@@ -61,7 +64,7 @@ def key_rows(*, after: int = 0) -> Iterator[KeyRow]:
 
 def _key_row(row: tuple[Any, ...]) -> KeyRow:  # Any: column values
     key_id, digest, account_id, plan_id, revoked_at, is_active, partner, prices, reports, networks = row[:10]
-    rate, burst, cap, expires_at, revision = row[10:]
+    email, rate, burst, cap, expires_at, revision = row[10:]
     return KeyRow(
         key_id=key_id,
         digest=bytes(digest),
@@ -72,6 +75,7 @@ def _key_row(row: tuple[Any, ...]) -> KeyRow:  # Any: column values
         scope_prices=prices,
         scope_reports=reports,
         networks=tuple(networks),
+        shares_month=email != "",
         requests_per_second=rate,
         burst=burst,
         requests_per_month=cap,

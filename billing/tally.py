@@ -14,7 +14,7 @@ class Others(NamedTuple):
 
     row: int
     month: int
-    count: int
+    used: int
 
 
 @dataclass(slots=True)
@@ -77,8 +77,12 @@ class Tally:
             month.groups[member.group] = month.groups.get(member.group, 0) - month.all(key_id)
         self._changed.add(member.group)
 
-    def knows(self, key_id: int) -> bool:
-        return key_id in self._members
+    def row_of(self, key_id: int) -> int | None:
+        member = self._members.get(key_id)
+        return None if member is None else member.row
+
+    def key_ids(self) -> set[int]:
+        return set(self._members)
 
     def begin(self, month: int) -> None:
         """Let *month* be the present one; all its rows are told."""

@@ -26,6 +26,7 @@ def node_services(settings: LazySettings, *, http: socket.socket, health: socket
     if settings.TRINITY_SIMULATOR_URL:
         yield Service("simulator", (*manage, "runsimulator"))
     yield Service("feeds", (*manage, "runfeeds"), environment=ports)
+    yield Service("keyring", (*manage, "runkeyring"))
     for number in range(settings.TRINITY_HTTP_WORKERS):
         command = ("runhttp", "--fd", str(http.fileno()), "--health-fd", str(health.fileno()))
         row = ("--row", str(FIRST_HTTP_ROW + number))

@@ -29,6 +29,7 @@ def test_row_has_all_that_the_gate_needs() -> None:
             scope_prices=True,
             scope_reports=False,
             networks=("192.0.2.0/24", "::1/128"),
+            shares_month=True,
             requests_per_second=10,
             burst=20,
             requests_per_month=50_000,
@@ -47,6 +48,12 @@ def test_row_of_a_partner_has_no_limits() -> None:
         None,
         None,
     )
+
+
+def test_key_of_the_node_itself_has_a_month_of_its_own() -> None:
+    make_key(make_account("this-node-pro"))
+    (row,) = key_rows()
+    assert not row.shares_month
 
 
 def test_only_what_changed_is_read_again() -> None:

@@ -21,7 +21,7 @@ def make_tally(*placed: tuple[int, int]) -> Tally:
 
 
 def due(tally: Tally) -> dict[int, int]:
-    return {row: count for row, _, count in tally.due()}
+    return {row: used for row, _, used in tally.due()}
 
 
 def test_other_nodes_are_others() -> None:

@@ -31,8 +31,8 @@ def services_of(sockets: tuple[socket.socket, socket.socket], **changes: object)
     return {one.name: one for one in node_services(settings, http=http, health=health)}
 
 
-def test_feeds_start_before_the_workers(sockets: Any) -> None:
-    assert list(services_of(sockets, TRINITY_HTTP_WORKERS=2)) == ["feeds", "http-1", "http-2"]
+def test_feeds_and_keyring_start_before_the_workers(sockets: Any) -> None:
+    assert list(services_of(sockets, TRINITY_HTTP_WORKERS=2)) == ["feeds", "keyring", "http-1", "http-2"]
 
 
 def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
@@ -42,7 +42,7 @@ def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
 
 def test_simulator_starts_first_where_prices_are_simulated(sockets: Any) -> None:
     services = services_of(sockets, TRINITY_SIMULATOR_URL="http://127.0.0.1:9123")
-    assert list(services) == ["simulator", "feeds", "http-1"]
+    assert list(services) == ["simulator", "feeds", "keyring", "http-1"]
 
 
 def test_workers_inherit_both_sockets_and_learn_their_ports(sockets: Any) -> None:

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand
 
 from trinity_site.output import Output, logging_to
 from trinity_site.roles import node_services
-from trinity_site.shared_memory import open_board_reader, open_counter_reader
+from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_gate
 from trinity_site.sockets import listen, shown_address
 from trinity_site.sole_node import sole_node
 from trinity_site.supervisor import Service, Supervisor
@@ -47,10 +47,11 @@ class Command(BaseCommand):
                     (settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
                 )
             )
-            # Held open here, shared memory outlives any child: prices stay while the feed process restarts.
+            # Held open here, shared memory outlives any child: prices and counts stay while one restarts.
             node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
             stack.enter_context(open_counter_reader(node, folder))
             stack.enter_context(open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS))
+            stack.enter_context(open_gate(node, folder, rows=settings.TRINITY_GATE_ROWS))
             services = list(node_services(settings, http=http, health=health))
             asyncio.run(self.run_node(services, greeting(http, health)))
 
