@@ -15,7 +15,7 @@ from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_un
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-EVERYONE = {"runsimulator", "runfeeds", "runhttp-1", "runhttp-2"}
+EVERYONE = {"runsimulator", "runfeeds", "runkeyring", "runhttp-1", "runhttp-2"}
 SILENT_S = 10.0  # after which a process that hangs is killed
 
 
@@ -28,7 +28,7 @@ def lasting_node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> It
 @pytest.fixture
 def running_node(lasting_node: Node) -> Node:
     """The node that tests share: each leaves it to heal, and the next begins when it has."""
-    wait_until(lambda: set(lasting_node.children()) == EVERYONE, lambda: lasting_node.said)
+    wait_until(lambda: everyone_is_ready(lasting_node), lambda: lasting_node.said)
     wait_until(lasting_node.is_live, lambda: lasting_node.said)
     return lasting_node
 
@@ -38,6 +38,11 @@ def own_node(tmp_path: Path, database: Path) -> Iterator[Node]:
     """A node that a test may stop."""
     with started_node(tmp_path, database) as node:
         yield node
+
+
+def everyone_is_ready(node: Node) -> bool:
+    children, said = node.children(), node.said
+    return set(children) == EVERYONE and all(f"(process {pid})" in said for pid in children.values())
 
 
 def assert_nothing_is_left(node: Node, children: dict[str, int]) -> None:
@@ -96,7 +101,7 @@ def test_http_workers_all_killed_again_and_again_are_back_within_5_s_for_those_w
     running_node: Node,
 ) -> None:
     for _ in range(3):
-        wait_until(lambda: len(running_node.workers()) == 2, lambda: running_node.said)
+        wait_until(lambda: everyone_is_ready(running_node), lambda: running_node.said)
         killed = running_node.workers()
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
@@ -130,7 +135,7 @@ def test_prices_are_answered_while_the_feed_process_is_dead(running_node: Node) 
 
 
 def test_one_signal_stops_everything_in_order(own_node: Node) -> None:
-    wait_until(lambda: set(own_node.children()) == EVERYONE, lambda: own_node.said)
+    wait_until(lambda: everyone_is_ready(own_node), lambda: own_node.said)
     children = own_node.children()
     assert own_node.segments()
     own_node.signal(signal.SIGTERM)
@@ -146,12 +151,12 @@ def test_second_signal_kills_at_once(own_node: Node) -> None:
     wait_until(lambda: "Stopping" in own_node.said)
     started_s = time.monotonic()
 
-    def gone_when_asked_again() -> bool:
+    while not own_node.has_ended():  # whatever it is doing, down to its last line
         own_node.signal(signal.SIGINT)
-        return own_node.has_ended()
-
-    wait_until(gone_when_asked_again)
+        time.sleep(0.0005)
     assert time.monotonic() - started_s < 6.0  # the grace of the deaf one is 8 s
+    assert own_node.wait() == 0
+    assert "Traceback" not in own_node.said
     assert_nothing_is_left(own_node, children)
 
 

@@ -24,6 +24,7 @@ from trinity_site.supervisor import Service, Supervisor
 logger = logging.getLogger(__name__)
 
 COLOURS = (36, 35, 33, 32, 34)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_SIGNAL_S = 0.3  # a wrapper may pass on the Ctrl-C that its whole process group has got already
 
 
@@ -73,10 +74,12 @@ class Command(BaseCommand):
                 logger.warning("Asked a second time: killing what is left")
                 supervisor.kill()
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPS:
             loop.add_signal_handler(number, on_signal)
         with logging_to(errors):
             await supervisor.run(stop, lambda: output.write(greeting))
+        # What is left takes milliseconds: one more Ctrl-C would leave shared memory behind, and save nothing.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
     def line_writer(self, services: list[Service], output: Output) -> Callable[[str, str], None]:
         """Return a function that shows a line of a service under its name."""
