@@ -2,15 +2,18 @@
 
 Every change of a key, or of what its limits come from, is one transaction that first raises the key revision:
 its row is thereby locked, so that changes are committed in the order of their numbers, and readers miss none.
+Once it is committed all nodes are told, where there is a Valkey or Redis to tell them by.
 """
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from allauth.account.models import EmailAddress
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
@@ -29,6 +32,9 @@ from billing.exceptions import (
 )
 from billing.models import DEFAULT_PLAN, SCOPES, Account, ApiKey, KeyQuerySet, KeyRevision, Plan
 from billing.networks import NetworkError, parse_networks
+
+if TYPE_CHECKING:
+    from billing.sharing import Announcer
 
 OVERLAP_H = 24
 MOST_OVERLAP_H = 30 * 24
@@ -271,7 +277,16 @@ def _raise_revision() -> int:
     if not KeyRevision.objects.filter(pk=1).update(number=F("number") + 1):
         KeyRevision.objects.bulk_create([KeyRevision(pk=1)], ignore_conflicts=True)
         KeyRevision.objects.filter(pk=1).update(number=F("number") + 1)
+    if settings.REDIS_URL:
+        transaction.on_commit(_announcer(settings.REDIS_URL).announce, robust=True)
     return KeyRevision.objects.values_list("number", flat=True).get(pk=1)
+
+
+@cache
+def _announcer(url: str) -> "Announcer":
+    from billing.sharing import Announcer  # 0.1 s to import: only where there is somebody to tell
+
+    return Announcer(url)
 
 
 def _validate(

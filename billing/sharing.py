@@ -178,7 +178,7 @@ class Announcer:
         self._may_log = Seldom(mono_ns)
         self._not_before_ns: int | None = None
 
-    def __call__(self) -> None:
+    def announce(self) -> None:
         """Publish, or give up at once; raises nothing."""
         if self._not_before_ns is not None and self._mono_ns() < self._not_before_ns:
             return
@@ -188,7 +188,7 @@ class Announcer:
             self._not_before_ns = self._mono_ns() + ANNOUNCE_RETRY_NS
             if self._may_log():
                 logger.warning(
-                    "A change of keys could not be announced; nodes find it by themselves: %s", error
+                    "Nodes were not told that keys have changed, they find it later: %s", error
                 )
         else:
             self._not_before_ns = None

