@@ -1,6 +1,10 @@
+import pytest
+from django.db import DatabaseError
 from django.test import override_settings
 
-from billing.checks import check_mail, check_second_factor
+from billing.checks import check_gate, check_mail, check_second_factor
+from billing.models import ApiKey
+from tests.billing.customers import make_key
 
 
 @override_settings(TRINITY_STAFF_SECOND_FACTOR=False, EMAIL_HOST="")
@@ -11,3 +15,24 @@ def test_what_is_missing_in_service_is_named() -> None:
 @override_settings(TRINITY_STAFF_SECOND_FACTOR=True, EMAIL_HOST="mail.example.com")
 def test_nothing_is_named_where_nothing_is_missing() -> None:
     assert [*check_second_factor(), *check_mail()] == []
+
+
+@pytest.mark.usefixtures("plans")
+def test_gate_that_is_nearly_full_is_named() -> None:
+    for _ in range(9):
+        make_key()
+    with override_settings(TRINITY_GATE_ROWS=11):
+        (found,) = check_gate(databases=["default"])
+        assert found.id == "billing.W003"
+        assert "9 API keys" in found.msg
+        assert check_gate() == [], "only where the database may be asked"
+    with override_settings(TRINITY_GATE_ROWS=12):
+        assert check_gate(databases=["default"]) == []
+
+
+def test_database_without_tables_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> int:
+        raise DatabaseError
+
+    monkeypatch.setattr(type(ApiKey.objects), "count", fail)
+    assert check_gate(databases=["default"]) == []
