@@ -15,7 +15,7 @@ from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_un
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-EVERYONE = {"runsimulator", "runfeeds", "runkeyring", "runkeyring", "runhttp-1", "runhttp-2"}
+EVERYONE = {"runsimulator", "runfeeds", "runkeyring", "runhttp-1", "runhttp-2"}
 SILENT_S = 10.0  # after which a process that hangs is killed
 
 
