@@ -3,11 +3,12 @@ Sans-I/O.
 
 A price that jumps beyond the row's limit is held until another source has it too, accepted or held, or until
 a second trade confirms it: one of a later instant that came in another read, for the fills of one order are
-no two opinions. While two sources contradict it, agreeing with one another on another price, trades must
-keep coming for PERSISTS_NS. So a bad print does no harm, a crash everywhere gets through with the second
-source or the second trade, and one exchange's own move within seconds (a filter that never gives way does as
-much harm: see the LUNA case in 2022, where a feed stopped at its floor). An older trade never replaces a
-newer one.
+no two opinions. While two fresh sources contradict it, agreeing with one another on another price, trades
+must keep coming for PERSISTS_NS: a slip of the scale (KRW x1000 at Synthetix in 2019) persists as well as a
+real price does, and in a minute somebody can look at what is held while the others answer. So a bad print
+does no harm, a crash everywhere gets through with the second source or the second trade, and one exchange's
+own move after a minute (a filter that never gives way does as much harm: see the LUNA case in 2022, where a
+feed stopped at its floor). An older trade never replaces a newer one.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from pricing.tick import Tick
 FUTURE_NS: Final = 5 * 10**9
 # So long a peer can confirm a held price. As the first of two trades it counts on: a rare symbol must move.
 MAX_HELD_NS: Final = 60 * 10**9
-PERSISTS_NS: Final = 2 * 10**9
+PERSISTS_NS: Final = 60 * 10**9
 PERSISTS_INSTANTS: Final = 3
 
 # Reasons, as they are counted and shown. The empty reason lets the tick through.
@@ -85,8 +86,9 @@ class Guard:
 
     def judge(self, tick: Tick, wall_ns: int) -> str:
         """Return PASS, or the reason why the tick must not reach the board."""
-        track = self._tracks.get(tick.symbol)
-        if track is None:
+        try:
+            track = self._tracks[tick.symbol]
+        except KeyError:
             track = self._tracks[tick.symbol] = _Track()
         traded_ns = tick.traded_ns or wall_ns
         if traded_ns <= track.traded_ns and (reason := self._out_of_order(tick, traded_ns, track)):

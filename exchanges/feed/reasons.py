@@ -11,7 +11,7 @@ EXPLANATIONS: Final = {
     FUTURE: "The trade's time is more than 5 s ahead of this node's clock. Look at that clock first, then "
     "at timestamp_format.",
     JUMP: "The price stepped further than max_jump_percent allows, and nothing has confirmed it: no second "
-    "exchange, and no second trade (two seconds of trades where others agree on another price).",
+    "exchange, and no second trade (a minute of trades where two others agree on another price).",
     "no_symbol": "There was a price and no symbol with it: symbol_path does not fit the frame.",
     "bad_price": "What stands where the price should be is no plausible price: price_path does not fit, or "
     "the exchange sent nonsense.",
