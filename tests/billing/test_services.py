@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
+from django.test import override_settings
 from django.utils import timezone
 
 from billing import keys
@@ -37,6 +38,7 @@ from billing.services import (
     save_plan,
     user_changed,
 )
+from billing.sharing import Announcer
 from tests.billing.customers import AUTHOR, fresh, make_account, make_key
 
 pytestmark = pytest.mark.usefixtures("plans")
@@ -356,3 +358,29 @@ def test_changes_at_once_are_committed_in_the_order_of_their_numbers() -> None:
     assert numbers == sorted(numbers)
     assert len(set(numbers)) == 6
     assert get_plan("pro") and all(number == now for number, now in seen)
+
+
+def test_change_of_a_key_is_announced_once_it_is_committed(
+    django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[int] = []
+    monkeypatch.setattr(Announcer, "announce", lambda self: announced.append(key_revision()))
+    key = make_key().key
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        with django_capture_on_commit_callbacks(execute=True):
+            revoke_key(key=key, author=AUTHOR)
+            assert announced == []
+        assert announced == [key_revision()]
+    with django_capture_on_commit_callbacks(execute=True) as callbacks:
+        user_changed(user=key.account.user)
+    assert callbacks == [], "there is nobody to tell"
+
+
+def test_valkey_that_is_away_refuses_no_change(django_capture_on_commit_callbacks: Any) -> None:
+    key = make_key().key
+    with (
+        override_settings(REDIS_URL="redis://127.0.0.1:1/0"),
+        django_capture_on_commit_callbacks(execute=True),
+    ):
+        revoke_key(key=key, author=AUTHOR)
+    assert fresh(key).state == "revoked"
