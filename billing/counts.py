@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from billing._gate import GateWriter
-from billing.sharing import Told
 from billing.store import Store
 from billing.tally import Tally
+
+if TYPE_CHECKING:  # its client library takes 0.1 s to import, and not every node has whom to share with
+    from billing.sharing import Told
 
 CHUNK = 2_000  # rows of one transaction: others want to write in between
 

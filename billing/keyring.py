@@ -10,17 +10,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from billing._gate import GateKey, GateWriter
 from billing.counts import Counts
 from billing.exceptions import SharingError
 from billing.months import Month, MonthGuard
 from billing.placing import Placer
-from billing.sharing import Sharing
 from billing.store import Store
 from billing.tally import Tally
 from telemetry.running import happens, repeat
 from telemetry.seldom import Seldom
+
+if TYPE_CHECKING:  # its client library takes 0.1 s to import, and not every node has whom to share with
+    from billing.sharing import Sharing
 
 logger = logging.getLogger(__name__)
 

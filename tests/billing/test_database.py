@@ -1,0 +1,72 @@
+"""The keyring's store on Django's models, in both kinds of database."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import DatabaseError, connection
+
+from billing import database
+from billing.database import open_store
+from billing.ratelimit import SECOND_NS
+from billing.rows import KeyRow, key_revision, key_rows
+from billing.store import Store
+from billing.usage import load_counts, save_counts
+from tests.billing.customers import fresh, make_key
+
+pytestmark = pytest.mark.usefixtures("plans")
+MONTH = 202611
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store("A")
+
+
+@async_to_sync
+async def read_rows(store: Store, after: int = 0) -> list[Sequence[KeyRow]]:
+    return [chunk async for chunk in store.key_rows(after)]
+
+
+def test_rows_come_in_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CHUNK", 2)
+    for _ in range(3):
+        make_key()
+    chunks = read_rows(store)
+    assert [len(chunk) for chunk in chunks] == [2, 1]
+    assert [row for chunk in chunks for row in chunk] == list(key_rows())
+    revision = async_to_sync(store.key_revision)()
+    assert revision == key_revision()
+    assert read_rows(store, revision) == []
+
+
+def test_counts_and_uses_go_out_and_come_back(store: Store) -> None:
+    key, used = make_key().key, datetime(2026, 11, 22, 12, tzinfo=UTC)
+    async_to_sync(store.save_counts)(MONTH, {key.pk: 5})
+    async_to_sync(store.save_last_uses)({key.pk: used})
+    save_counts(node="B", month=MONTH, counts={key.pk: 7})
+    assert load_counts(node="A", month=MONTH) == {key.pk: 5}
+    assert async_to_sync(store.load_counts)(MONTH) == {key.pk: 5}
+    assert async_to_sync(store.load_others)(MONTH) == {key.pk: 7}
+    assert fresh(key).last_used_at == used
+
+
+def test_clock_of_the_database_is_asked_where_it_is_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        assert store.now_ns is None
+        return
+    assert store.now_ns is not None
+    now_ns = async_to_sync(store.now_ns)()
+    assert now_ns is not None
+    assert abs(now_ns - time.time_ns()) < 60 * SECOND_NS
+
+    def fail() -> None:
+        raise DatabaseError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "cursor", fail)
+        assert async_to_sync(store.now_ns)() is None
