@@ -169,8 +169,11 @@ class Gate:
     def usage(self, row: int) -> Usage:
         """Give what was counted in the latest month in which the key was used."""
 
+    def total(self, row: int, month: int) -> int:
+        """Give what all nodes have counted in a month, as this one knows it; ValueError for a free row."""
+
     def month(self, mono_ns: int) -> int:
-        """Say which month it is: the writer's, or the next one once that has ended."""
+        """Say which month it is: the writer's, or the next one once that has ended; 0 while it is unknown."""
 
     @property
     def rows(self) -> int: ...

@@ -607,6 +607,10 @@ cdef class Gate:
         cdef uint64_t count = count_in(load(&at.used[month & 1], RELAXED), month)
         return Usage(row, at.key_id, month, count, load(&at.last_used_s, RELAXED))
 
+    def total(self, int64_t row, uint32_t month):
+        cdef Row* at = self.row_at(row)
+        return count_in(load(&at.used[month & 1], RELAXED), month) + count_in(load(&at.others, RELAXED), month)
+
     @property
     def rows(self):
         self.check_open()

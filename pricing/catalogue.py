@@ -81,6 +81,11 @@ class PublicView:
         self.catalogue()
         return self._exchanges.get(asset, ())
 
+    def listed(self) -> Mapping[str, tuple[str, ...]]:
+        """Name for every asset the exchanges that list it, home first."""
+        self.catalogue()
+        return self._exchanges
+
     def home_of(self, asset: str) -> str | None:
         """Name the exchange that answers for *asset* by default, where there is one."""
         row = self.catalogue().assets.get(asset)

@@ -1,4 +1,4 @@
-"""What a connection may cost: uvicorn's HTTP protocol with limits on heads, pipelines, time and connections.
+"""uvicorn's HTTP protocol with a fast path for plain questions, and limits on what a connection may cost.
 
     EdgeConfig      uvicorn's configuration, and what all connections of one worker share
     EdgeProtocol    one connection; whoever breaks a limit is told why, and the connection is closed
@@ -22,6 +22,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from billing.admission import pack_address
+from pricing._http import FastPath
 from pricing.doors import Door, Limits
 from pricing.exceptions import BadRequest
 from pricing.http import refuse
@@ -54,9 +56,11 @@ class EdgeConfig(uvicorn.Config):
         self._refused = 0
         self._may_log = Seldom(mono_ns)
 
+    def is_for_health(self, server: tuple[str, int | None] | None) -> bool:
+        return server is not None and server[1] == self._health_port
+
     def door(self, server: tuple[str, int | None] | None) -> Door:
-        on_health_port = server is not None and server[1] == self._health_port
-        return self._health_door if on_health_port else self._door
+        return self._health_door if self.is_for_health(server) else self._door
 
     def note(self, problem: Problem, client: tuple[str, int] | None) -> None:
         """Count a refusal; the log hears of them once a minute."""
@@ -100,6 +104,11 @@ class EdgeProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._in_body = False
         self._loose = 0  # bytes parsed since a request was complete or a piece of body came
+        self._in_message = False
+        self._fast: FastPath | None = None
+        self._is_free = False  # for the fast path: nothing is half read, nothing waits for its answer
+        self._asked_s = 0.0  # the loop's time of the last question that it answered
+        self._address: bytes | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
 
@@ -113,10 +122,19 @@ class EdgeProtocol(HttpToolsProtocol):
         self._is_inside = problem is None
         if problem is None:
             self._watch()
+            self._open_fast_path()
         else:
             self._is_deaf = True
             self._write_refusal(problem)
             transport.close()  # without lingering: these may come in thousands
+
+    def _open_fast_path(self) -> None:
+        """Use the fast path that the application has put into its lifespan's state, if it has."""
+        if not self.config.is_for_health(self.server):
+            self._fast = self.app_state.get("fast_path")
+            self._is_free = self._fast is not None
+            if self.client is not None and not self.app_state.get("trusts_proxy"):
+                self._address = pack_address(self.client[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -136,6 +154,11 @@ class EdgeProtocol(HttpToolsProtocol):
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
+        if self._is_free and not self.flow.write_paused:
+            answer = self._fast.answer(data, self._address, self.server_state.default_headers)  # type: ignore[union-attr]  # free: it is there
+            if answer is not None:
+                self._answered(answer)
+                return
         if self._is_deaf:
             return
         self._unset_keepalive_if_required()
@@ -145,6 +168,19 @@ class EdgeProtocol(HttpToolsProtocol):
             self._held += data
             self._parse_held()
         self._watch()
+
+    def _answered(self, answer: bytes) -> None:
+        """Do what uvicorn does after an answer; its keep-alive timer looks by itself who has asked since."""
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self._asked_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._keep_alive(self.timeout_keep_alive)
+        if self._deadline is not None:
+            self._unwatch()
+
+    def _keep_alive(self, wait_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
 
     def _parse_held(self) -> None:
         """Parse what is held until enough requests wait; the rest is held, and nothing more is read."""
@@ -186,6 +222,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # What the parser has found
 
+    def on_message_begin(self) -> None:
+        self._in_message = True
+        self._is_free = False
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         hosts = 0
         for name, _ in self.headers:
@@ -215,6 +256,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._in_message = False
         self._in_body = False
         self._loose = 0
         if self._deadline is not None:
@@ -236,6 +278,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self._parse_held()
             self.flow.resume_reading()
             self._watch()
+        self._is_free = self._fast is not None and not (
+            self._in_message or self._held or self._is_deaf or self._is_busy()
+        )
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -252,7 +297,10 @@ class EdgeProtocol(HttpToolsProtocol):
             self._write_deadline = None
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():
+        left_s = self._asked_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._keep_alive(left_s)
+        elif self.transport.get_write_buffer_size():
             self.transport.abort()  # closing would wait for a client that does not read
         else:
             super().timeout_keep_alive_handler()

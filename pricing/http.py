@@ -9,7 +9,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from billing._gate import Gate
+from billing.demo import LIFE_S
 from pricing import openapi
+from pricing._board import BoardReader
+from pricing._http import FastPath
+from pricing.admission import EXPOSED, Admission, Refused, describe_usage
 from pricing.board import Board
 from pricing.catalogue import list_assets, list_categories, list_exchanges
 from pricing.exceptions import BadRequest
@@ -31,13 +36,14 @@ from pricing.protocol import (
     shorten,
 )
 from pricing.service import CounterRow, PriceService
-from telemetry._counters import TCP_REQUESTS
+from telemetry._counters import TCP_REQUESTS, Counters
 
 Scope: TypeAlias = Mapping[str, Any]  # Any: ASGI messages are open dictionaries
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
+STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
 BODY_TIMEOUT_S = 5.0
 CATALOGUE_MAX_AGE_S = 2
 UNEXPECTED = Problem("internal_error", "The error has been logged; please try again.")
@@ -70,6 +76,7 @@ Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
 class Route(NamedTuple):
     handlers: dict[str, Handler]
     on_health_port: bool = False
+    is_keyed: bool = False
 
     @property
     def allow(self) -> str:
@@ -91,6 +98,7 @@ class PriceApi:
         service: PriceService,
         board: Board,
         counters: CounterRow,
+        admission: Admission,
         *,
         totals: Callable[[], Mapping[str, int]],
         health_port: int | None,
@@ -100,13 +108,16 @@ class PriceApi:
         self._service = service
         self._board = board
         self._counters = counters
+        self._admission = admission
         self._health_port = health_port
         self._mono_ns = mono_ns
         self._metrics = Metrics(board, totals, mono_ns, tier2=service.tier2, worker=worker)
         self._documents = Documents()
         self._routes = {
-            "/price": Route(_get(self._price)),
-            "/prices": Route({**_get(self._prices), "POST": self._prices_posted}),
+            "/price": Route(_get(self._price), is_keyed=True),
+            "/prices": Route({**_get(self._prices), "POST": self._prices_posted}, is_keyed=True),
+            "/usage": Route(_get(self._usage)),
+            "/demo-token": Route({"POST": self._demo_token}),
             "/exchanges": Route(_get(self._exchanges)),
             "/asset-categories": Route(_get(self._categories)),
             "/assets": Route(_get(self._assets)),
@@ -144,7 +155,21 @@ class PriceApi:
         handler = route.handlers.get(scope["method"])
         if handler is None:
             return _other_method(route, scope["method"])
-        # Admission stands here: a key is judged before its question is looked at.
+        return await self._answer(self._for_key(handler) if route.is_keyed else handler, scope, receive)
+
+    def _for_key(self, handler: Handler) -> Handler:
+        """Judge who asks before the question is looked at; every answer tells of the key's limits."""
+
+        async def keyed(scope: Scope, receive: Receive) -> Response:
+            judged = self._admission.admit(scope)
+            if isinstance(judged, Refused):
+                return refuse(judged.problem, *judged.fields)
+            response = await self._answer(handler, scope, receive)
+            return response._replace(headers=(*response.headers, *judged.fields))
+
+        return keyed
+
+    async def _answer(self, handler: Handler, scope: Scope, receive: Receive) -> Response:
         try:
             return await handler(scope, receive)
         except BadRequest as error:
@@ -195,6 +220,21 @@ class PriceApi:
             logger.exception("Answering for %s failed unexpectedly", query.asset)
             return UNEXPECTED
 
+    async def _usage(self, scope: Scope, receive: Receive) -> Response:
+        judged = self._admission.admit(scope, take=False)
+        if isinstance(judged, Refused):
+            return refuse(judged.problem, *judged.fields)
+        parse_nothing(scope["query_string"])
+        document = describe_usage(judged.verdict, self._admission.total(judged.verdict))
+        return Response(200, render_json(document), (*_LIVE, *judged.fields))
+
+    async def _demo_token(self, scope: Scope, receive: Receive) -> Response:
+        parse_nothing(scope["query_string"])
+        token = self._admission.demo_token(scope)
+        if token is None:
+            return refuse(Problem("forbidden", "Demo tokens are for the pages of this site."))
+        return Response(200, render_json({"token": token, "expires_in_s": LIFE_S}), _LIVE)
+
     async def _exchanges(self, scope: Scope, receive: Receive) -> Response:
         parse_nothing(scope["query_string"])
         ages_ms = exchange_ages_ms(self._board, self._mono_ns())
@@ -235,6 +275,27 @@ class PriceApi:
 
     async def _scrape(self, scope: Scope, receive: Receive) -> Response:
         return Response(200, self._metrics.render(), _TEXT)
+
+
+def make_fast_path(
+    board: BoardReader,
+    gate: Gate,
+    counters: Counters,
+    *,
+    ttl_ms: int,
+    clock: Callable[[], tuple[int, int]] | None = None,
+) -> FastPath:
+    """Make what answers plain questions before this application, with its words."""
+    return FastPath(
+        board,
+        gate,
+        counters,
+        ttl_ms=ttl_ms,
+        status=STATUS_LINE,
+        common=_LIVE,
+        exposed=(EXPOSED,),
+        clock=clock,
+    )
 
 
 class Documents:

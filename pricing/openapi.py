@@ -4,71 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
-from pricing.problems import PROBLEMS, Problem, problem_members
-from pricing.protocol import (
-    MAX_AGE_LIMIT_MS,
-    MAX_ASSETS,
-    MAX_BODY_BYTES,
-    MAX_SOURCES,
-    render_json,
+from pricing.openapi_parts import (
+    ASSET,
+    EXAMPLES,
+    EXCHANGE,
+    MAX_AGE,
+    MIN_SOURCES,
+    NAME,
+    PRICE_EXAMPLE,
+    USAGE_EXAMPLE,
+    Document,
+    ref,
+    schemas,
 )
-
-Document = dict[str, Any]  # Any: a JSON document
+from pricing.problems import PROBLEMS, problem_members
+from pricing.protocol import MAX_ASSETS, render_json
 
 VERSION = "1.0.0"
 
-NAME = "[A-Za-z0-9]{1,32}"
-ASSET: Document = {"type": "string", "pattern": f"^{NAME}$"}
-EXCHANGE: Document = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"}
-MAX_AGE: Document = {"type": "integer", "minimum": 0, "maximum": MAX_AGE_LIMIT_MS}
-MIN_SOURCES: Document = {"type": "integer", "minimum": 1, "maximum": MAX_SOURCES}
-AGE: Document = {"type": ["integer", "null"], "minimum": 0, "description": "Milliseconds; null: never."}
-
-PRICE_EXAMPLE: Document = {
-    "asset": "BTC",
-    "price": "67123.45",
-    "quote": "USD",
-    "source": "coinbase-ws",
-    "exchange": "coinbase",
-    "timestamp": "2026-11-22T13:00:00.123456Z",
-    "received_at": "2026-11-22T13:00:00.161002Z",
-    "age_ms": 42,
-    "tier": 1,
-    "cached": True,
-}
-BTC: Document = {"asset": "BTC"}
-EXAMPLES = {
-    "bad_request": Problem("bad_request", "asset is missing.", {"parameter": "asset"}),
-    "secret_in_query": Problem("secret_in_query", "Send the key in a header.", {"parameter": "api_key"}),
-    "unknown_asset": Problem("unknown_asset", "NOPE is not listed; see /assets.", {"asset": "NOPE"}),
-    "unknown_exchange": Problem(
-        "unknown_exchange", "BTC is not listed on nope; it is on coinbase.", {**BTC, "exchange": "nope"}
-    ),
-    "unknown_category": Problem("unknown_category", "'Nope' is not a category; see /asset-categories."),
-    "method_not_allowed": Problem("method_not_allowed", "DELETE is not answered here; GET is."),
-    "request_timeout": Problem("request_timeout", "The body did not arrive within 5 s."),
-    "too_large": Problem("too_large", f"A body may have {MAX_BODY_BYTES} bytes."),
-    "unsupported_media_type": Problem("unsupported_media_type", "Send the body as JSON."),
-    "stale": Problem(
-        "stale",
-        "The newest known price of BTC is 1200 ms old; at most 500 ms were asked for.",
-        {**BTC, "age_ms": 1200, "max_age_ms": 500},
-    ),
-    "too_few_sources": Problem(
-        "too_few_sources",
-        "2 exchanges have a fresh price of BTC, not 5.",
-        {**BTC, "sources": 2, "min_sources": 5},
-    ),
-    "unavailable": Problem(
-        "unavailable",
-        "The newest known price of BTC is 61000 ms old, too old to be given out.",
-        {**BTC, "age_ms": 61000},
-    ),
-    "internal_error": Problem("internal_error", "The error has been logged; please try again."),
-}
-
+KEYS: list[Document] = [{"header": []}, {"bearer": []}]
+HOW = "A key from /account. In an address it is refused, because addresses end up in logs."
+JUDGED = (
+    "unauthorized",
+    "revoked",
+    "wrong_network",
+    "not_in_plan",
+    "too_many_attempts",
+    "keys_unavailable",
+)
+KEYED = (*JUDGED, "rate_limited", "quota_exceeded")
 FRESHNESS = (
     "A price is given out while it is fresh: the home exchange's latest trade, else the freshest of the "
     "other exchanges, else what other nodes know (tier 2), else what an exchange's REST interface answers "
@@ -93,15 +58,22 @@ def document() -> Document:
             "description": FRESHNESS,
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "Prices"}, {"name": "Catalogue"}],
+        "tags": [{"name": "Prices"}, {"name": "Keys"}, {"name": "Catalogue"}],
         "paths": {
             "/price": {"get": _price()},
             "/prices": {"get": _prices(), "post": _prices_posted()},
             "/exchanges": {"get": _exchanges()},
+            "/usage": {"get": _usage()},
             "/assets": {"get": _assets()},
             "/asset-categories": {"get": _categories()},
         },
-        "components": {"schemas": _schemas()},
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": HOW},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": HOW},
+            },
+        },
     }
 
 
@@ -111,14 +83,15 @@ def _price() -> Document:
         "tags": ["Prices"],
         "summary": "The latest price of one asset",
         "description": FRESHNESS,
-        "security": [],
+        "security": KEYS,
         "parameters": [
             _parameter("asset", ASSET, "The asset, in upper or lower case.", "BTC", required=True),
             *_demands(),
         ],
         "responses": {
-            "200": _answer("The price", _ref("Price"), PRICE_EXAMPLE),
+            "200": _keyed_answer("The price", ref("Price"), PRICE_EXAMPLE),
             **_problems(
+                *KEYED,
                 "bad_request",
                 "secret_in_query",
                 "unknown_asset",
@@ -138,11 +111,11 @@ def _prices() -> Document:
         "operationId": "getPrices",
         "tags": ["Prices"],
         "summary": "The latest prices of several assets",
-        "security": [],
+        "security": KEYS,
         "parameters": [_parameter("assets", assets, text, "BTC,ETH", required=True), *_demands()],
         "responses": {
             "200": _prices_answer(),
-            **_problems("bad_request", "secret_in_query"),
+            **_problems(*KEYED, "bad_request", "secret_in_query"),
         },
     }
 
@@ -152,18 +125,37 @@ def _prices_posted() -> Document:
         "operationId": "postPrices",
         "tags": ["Prices"],
         "summary": "The latest prices of several assets, asked for in a body",
-        "security": [],
+        "security": KEYS,
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _ref("PricesQuestion"), "example": {"assets": ["BTC", "ETH"]}}
+                "application/json": {"schema": ref("PricesQuestion"), "example": {"assets": ["BTC", "ETH"]}}
             },
         },
         "responses": {
             "200": _prices_answer(),
             **_problems(
-                "bad_request", "secret_in_query", "request_timeout", "too_large", "unsupported_media_type"
+                *KEYED,
+                "bad_request",
+                "secret_in_query",
+                "request_timeout",
+                "too_large",
+                "unsupported_media_type",
             ),
+        },
+    }
+
+
+def _usage() -> Document:
+    return {
+        "operationId": "getUsage",
+        "tags": ["Keys"],
+        "summary": "A key's own limits, and what it has used of them",
+        "description": "Takes nothing from them. Numbers of the month are those of all nodes.",
+        "security": KEYS,
+        "responses": {
+            "200": _keyed_answer("The limits; null is none", ref("Usage"), USAGE_EXAMPLE),
+            **_problems(*JUDGED, "bad_request", "secret_in_query"),
         },
     }
 
@@ -207,7 +199,7 @@ def _categories() -> Document:
 
 
 def _listing(operation: str, summary: str, schema: str, example: Document) -> Document:
-    answer = _answer(summary, _ref(schema), example)
+    answer = _answer(summary, ref(schema), example)
     answer["headers"] = {
         "ETag": {"schema": {"type": "string"}},
         "Cache-Control": {"schema": {"type": "string"}, "example": "public, max-age=2"},
@@ -258,11 +250,18 @@ def _answer(text: str, schema: Document, example: Document) -> Document:
     }
 
 
+def _keyed_answer(text: str, schema: Document, example: Document) -> Document:
+    policy, state = '"rate";q=20;w=2, "month";q=50000;w=2592000', '"rate";r=19;t=1, "month";r=48766;t=950400'
+    fields = {"RateLimit-Policy": policy, "RateLimit": state}
+    headers = {name: {"schema": {"type": "string"}, "example": value} for name, value in fields.items()}
+    return {**_answer(text, schema, example), "headers": headers}
+
+
 def _prices_answer() -> Document:
     error = {"asset": "NOPE", "error": problem_members(EXAMPLES["unknown_asset"])}
-    return _answer(
+    return _keyed_answer(
         "For each asset its price or its own error, in the order asked",
-        _ref("Prices"),
+        ref("Prices"),
         {"prices": [PRICE_EXAMPLE, error]},
     )
 
@@ -281,7 +280,7 @@ def _problem(codes: Iterable[str]) -> Document:
         "description": "; ".join(f"`{code}`: {PROBLEMS[code][1].lower()}" for code in named),
         "content": {
             "application/problem+json": {
-                "schema": _ref("Problem"),
+                "schema": ref("Problem"),
                 "examples": {code: {"value": problem_members(EXAMPLES[code])} for code in named},
             }
         },
@@ -289,115 +288,3 @@ def _problem(codes: Iterable[str]) -> Document:
     if "method_not_allowed" in named:
         response["headers"] = {"Allow": {"schema": {"type": "string"}, "example": "GET, HEAD, OPTIONS"}}
     return response
-
-
-def _ref(name: str) -> Document:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _schemas() -> Document:
-    text, count = {"type": "string"}, {"type": "integer", "minimum": 0}
-    return {
-        "Price": _price_schema(),
-        "PriceError": _object({"asset": text, "error": _ref("Problem")}),
-        "Prices": _list_of("prices", {"anyOf": [_ref("Price"), _ref("PriceError")]}),
-        "PricesQuestion": {
-            "type": "object",
-            "properties": {
-                "assets": {"type": "array", "items": ASSET, "minItems": 1, "maxItems": MAX_ASSETS},
-                "exchange": _or_null(EXCHANGE),
-                "max_age_ms": _or_null(MAX_AGE),
-                "min_sources": _or_null(MIN_SOURCES),
-            },
-            "required": ["assets"],
-            "additionalProperties": False,
-        },
-        "Exchanges": _list_of(
-            "exchanges",
-            _object(
-                {
-                    "name": text,
-                    "display_name": text,
-                    "quote": text,
-                    "assets": count,
-                    "live": {"type": "boolean", "description": "Its newest price is fresh."},
-                    "age_ms": AGE,
-                }
-            ),
-        ),
-        "Assets": _list_of(
-            "assets",
-            _object(
-                {
-                    "asset": text,
-                    "category": text,
-                    "home": {
-                        "type": ["string", "null"],
-                        "description": "The exchange that answers by default.",
-                    },
-                    "exchanges": {"type": "array", "items": text},
-                }
-            ),
-        ),
-        "Categories": _list_of("categories", _object({"name": text, "assets": count})),
-        "Problem": _problem_schema(),
-    }
-
-
-def _price_schema() -> Document:
-    text = {"type": "string"}
-    moment = {"type": "string", "format": "date-time"}
-    schema = _object(
-        {
-            "asset": text,
-            "price": {
-                "type": "string",
-                "pattern": r"^[0-9]+(\.[0-9]+)?$",
-                "description": "Text, so that no digit is lost.",
-            },
-            "quote": {"type": "string", "description": "The currency of the price: USD or USDT."},
-            "source": {
-                "type": "string",
-                "description": "`<exchange>-ws` or `<exchange>-rest`; a simulated one ends in `-sim`.",
-            },
-            "exchange": text,
-            "timestamp": {**moment, "description": "When it traded; with `time_is`, `received_at`."},
-            "received_at": moment,
-            "age_ms": {"type": "integer", "minimum": 0, "description": "Since `timestamp`."},
-            "tier": {"type": "integer", "enum": [1, 2, 3]},
-            "cached": {"type": "boolean", "description": "False when this very request fetched the price."},
-        }
-    )
-    schema["properties"]["time_is"] = {
-        "type": "string",
-        "enum": ["answer"],
-        "description": "Only where the exchange does not tell when it traded: nobody knows how old it is.",
-    }
-    return schema
-
-
-def _problem_schema() -> Document:
-    codes = {"type": "string", "enum": sorted(PROBLEMS), "description": "The stable word for programs."}
-    schema = _object(
-        {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "code": codes,
-        }
-    )
-    schema["description"] = "RFC 9457, with the figures that the case has (`age_ms`, `sources` and others)."
-    return schema
-
-
-def _or_null(schema: Document) -> Document:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _object(properties: Document) -> Document:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _list_of(name: str, item: Document) -> Document:
-    return _object({name: {"type": "array", "items": item}})

@@ -84,6 +84,15 @@ def parse_nothing(query: bytes) -> None:
     _parameters(query, ())
 
 
+def refuse_secret(query: bytes) -> None:
+    """Refuse a query string that names a key, whatever else is wrong with the request. Raises BadRequest."""
+    if b"=" in query and len(query) <= MAX_QUERY_BYTES:
+        for pair in query.split(b"&"):
+            name = _text(pair.partition(b"=")[0])
+            if name.lower() in SECRET_PARAMETERS:
+                raise _unknown(name, ())
+
+
 class _PricesBody(msgspec.Struct, forbid_unknown_fields=True):
     assets: list[str]
     exchange: str | None = None

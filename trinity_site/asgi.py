@@ -56,10 +56,14 @@ class Application:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # startup: the first event by the specification
         try:
-            await self._opened()
+            runtime = await self._opened()
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
+        # pricing.edge finds these there: it answers plain questions before this application sees them.
+        scope["state"].update(
+            fast_path=runtime.fast_path, trusts_proxy=settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0
+        )
         await send({"type": "lifespan.startup.complete"})
         await receive()  # shutdown
         await self._stack.aclose()

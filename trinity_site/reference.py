@@ -113,13 +113,14 @@ def _body_fields(document: Document, body: Document) -> list[Field]:
 def _curl(operation: Document, address: str) -> str:
     """Write the question with the examples of what is required, such that a shell runs it as it stands."""
     body = operation.get("requestBody")
+    key = KEY_HEADER if operation["security"] else ""
     if body:
         content = json.dumps(_json_of(body)["example"], separators=(",", ":"))
         kind = _quoted("Content-Type: application/json")
-        return f"curl {_quoted(address)} \\\n  -H {kind} \\\n  -d {_quoted(content)}"
+        return f"curl {key}{_quoted(address)} \\\n  -H {kind} \\\n  -d {_quoted(content)}"
     required = {row["name"]: row["example"] for row in operation.get("parameters", ()) if row["required"]}
     query = urlencode(required, safe=",")
-    return f"curl {_quoted(f'{address}?{query}' if query else address)}"
+    return f"curl {key}{_quoted(f'{address}?{query}' if query else address)}"
 
 
 def _quoted(text: str) -> str:
@@ -161,6 +162,7 @@ def kind_of(schema: Document) -> str:
     return words
 
 
+KEY_HEADER = '-H "X-API-Key: $TRINITY_KEY" '  # double quotes: the shell puts the key in
 _KINDS = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list"}
 
 

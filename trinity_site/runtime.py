@@ -1,23 +1,29 @@
 """The objects an HTTP worker answers with: built in order, closed in reverse. Only entry points open it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from django.conf import LazySettings
 
+from billing.demo import DemoTokens
+from billing.guessing import Guesses
+from billing.security import record_refused_keys
 from exchanges.rest import RestClient
 from exchanges.services import load_catalogue, load_exchanges, table_revision
 from pricing._board import BoardReader
+from pricing._http import FastPath
+from pricing.admission import Admission
 from pricing.catalogue import EMPTY, Catalogue
-from pricing.http import PriceApi
+from pricing.http import PriceApi, make_fast_path
 from pricing.parameters import Parameters
 from pricing.service import PriceService
 from telemetry._counters import CounterReader
 from telemetry.running import happens, repeat
 from trinity_site.live import Live, open_live
-from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters
+from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters, open_gate
 
 POLL_S = 0.5  # changed rows show within 2 s
 FIRST_READING_S = 3.0
@@ -33,13 +39,17 @@ class Runtime:
     counters: CounterReader
     tables: "TableFollower"
     live: Live
+    fast_path: FastPath
 
 
 class TableFollower:
     """The exchange tables as this process knows them, read again whenever their revision has changed."""
 
-    def __init__(self, rest: RestClient, simulator_url: str) -> None:
+    def __init__(
+        self, rest: RestClient, simulator_url: str, *, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self.catalogue: Catalogue = EMPTY
+        self.on_change = on_change
         self.has_read = asyncio.Event()
         self._rest = rest
         self._simulator_url = simulator_url
@@ -60,6 +70,7 @@ class TableFollower:
         self._rest.follow(feeds, tables.listings)
         # The revision was read first: a change in between is seen again, and never missed.
         self.catalogue, self._revision = catalogue, revision
+        self.on_change()
         self.has_read.set()
 
 
@@ -85,14 +96,28 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         rest = RestClient(allow_loopback=settings.TRINITY_ALLOW_LOOPBACK_EXCHANGES)
         stack.push_async_callback(rest.aclose)
         tables = TableFollower(rest, settings.TRINITY_SIMULATOR_URL)
-        stack.push_async_callback(cancelled, asyncio.create_task(tables.run(), name="tables"))
-        await happens(tables.has_read, FIRST_READING_S)
         prices = PriceService(board, tier2, rest, parameters, counters, catalogue=lambda: tables.catalogue)
         stack.push_async_callback(prices.aclose)
+        gate = stack.enter_context(open_gate(node, folder, rows=settings.TRINITY_GATE_ROWS))
+        fast_path = make_fast_path(board, gate, counters, ttl_ms=parameters.price_ttl_ms)
+        tables.on_change = lambda: fast_path.follow(prices.view.listed())
+        stack.push_async_callback(cancelled, asyncio.create_task(tables.run(), name="tables"))
+        await happens(tables.has_read, FIRST_READING_S)
+        guesses = Guesses(record=record_refused_keys)
+        stack.push_async_callback(cancelled, asyncio.create_task(guesses.run(), name="guesses"))
+        admission = Admission(
+            gate,
+            counters,
+            guesses=guesses,
+            tokens=DemoTokens(settings.SECRET_KEY, secrets.token_bytes),
+            trusts_proxy=settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0,
+        )
         health_port = settings.TRINITY_HEALTH_PORT
-        api = PriceApi(prices, board, counters, totals=totals.totals, health_port=health_port, worker=row)
+        api = PriceApi(
+            prices, board, counters, admission, totals=totals.totals, health_port=health_port, worker=row
+        )
         live = await stack.enter_async_context(open_live(board, prices.view, parameters))
-        yield Runtime(api, prices, board, totals, tables, live)
+        yield Runtime(api, prices, board, totals, tables, live, fast_path)
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

@@ -306,6 +306,15 @@ def test_partner_is_never_limited_and_always_counted(writer: GateWriter, gate: G
     assert gate.usage(row).counted == 1000
 
 
+def test_total_is_what_all_nodes_have_counted_in_that_month(writer: GateWriter, gate: Gate) -> None:
+    row = writer.put(some_key(0))
+    writer.restore(row, NOVEMBER, 7)
+    writer.set_others(row, NOVEMBER, 30)
+    assert (gate.total(row, NOVEMBER), gate.total(row, DECEMBER)) == (37, 0)
+    with pytest.raises(ValueError, match="nobody"):
+        gate.total(row + 1, NOVEMBER)
+
+
 def test_changed_limits_keep_the_bucket_and_the_count(writer: GateWriter, gate: Gate) -> None:
     row = writer.put(some_key(emission_ns=SECOND, burst=2, cap=10))
     codes(gate, 2)

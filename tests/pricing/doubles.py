@@ -1,14 +1,21 @@
-"""What the price tests share: a real board in plain memory, clocks, counters, and tiers that record."""
+"""What the price tests share: a real board and gate in plain memory, clocks, counters, tiers that record."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from billing import keys
+from billing._gate import PARTNER, SCOPE_PRICES, SCOPE_REPORTS, GateKey, GateWriter, format_gate, gate_size
+from billing.admission import pack_network
+from billing.demo import DemoTokens
+from billing.ratelimit import SECOND_NS, emission_ns
 from pricing._board import BoardWriter, board_size, format_board
+from pricing.admission import Admission
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo
 from pricing.parameters import MS, Parameters
 from pricing.service import Fallback, FallbackPrice, PriceService
@@ -17,6 +24,34 @@ from telemetry._counters import NAMES
 
 START_WALL_NS = 1_763_816_400_123_456_789
 START_MONO_NS = 1_000_000_000_000
+MONTH, MONTH_S = 202511, 30 * 86_400
+ELSEWHERE = (pack_network("198.51.100.0/24"),)
+
+_chance = random.Random(1)
+KEYS = {
+    name: keys.generate(_chance.randbytes)
+    for name in (
+        "partner",
+        "free",
+        "pro",
+        "unlimited",
+        "revoked",
+        "expired",
+        "reports",
+        "elsewhere",
+        "unknown",
+    )
+}
+_LIMITS: dict[str, dict[str, Any]] = {
+    "partner": {"flags": PARTNER | SCOPE_PRICES | SCOPE_REPORTS},
+    "free": {"emission_ns": emission_ns(1), "burst": 5, "cap": 1_000},
+    "pro": {"emission_ns": emission_ns(10), "burst": 20, "cap": 50_000},
+    "unlimited": {"emission_ns": emission_ns(100), "burst": 200},
+    "revoked": {"revoked": True},
+    "expired": {"expires_s": START_WALL_NS // SECOND_NS},
+    "reports": {"flags": SCOPE_REPORTS},
+    "elsewhere": {"networks": ELSEWHERE},
+}
 
 
 def listing(exchange: str, *, enabled: bool = True) -> ListingInfo:
@@ -62,6 +97,32 @@ class Clock:
     def forward(self, ms: int) -> None:
         self.wall += ms * MS
         self.mono += ms * MS
+
+
+def make_gate(clock: Clock) -> GateWriter:
+    """Make a gate with a key of each kind, in the month of the clock's start."""
+    buffer = bytearray(gate_size(1_024))
+    format_gate(buffer, 1_024)
+    gate = GateWriter(buffer, 1, clock.mono)
+    for number, (name, limits) in enumerate(_LIMITS.items(), 1):
+        gate.put(GateKey(keys.digest(KEYS[name]), number, **limits))
+    gate.set_month(MONTH, clock.mono + MONTH_S * SECOND_NS)
+    return gate
+
+
+class GuessesDouble:
+    """Slows down the addresses in `slowed`."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str, str]] = []
+        self.slowed: dict[str, int] = {}
+
+    def refused(self, address: str, prefix: str, mono_ns: int) -> int | None:
+        self.noted.append(("refused", address, prefix))
+        return self.slowed.get(address)
+
+    def note(self, kind: str, address: str, prefix: str) -> None:
+        self.noted.append((kind, address, prefix))
 
 
 class CountersDouble:
@@ -136,6 +197,23 @@ class World:
         self.board = make_board(self.clock)
         self.parameters = parameters or Parameters()
         self.service = self.make_service(self.fallback)
+        self.gate = make_gate(self.clock)
+        self.guesses = GuessesDouble()
+        self.tokens = DemoTokens("secret", random.Random(2).randbytes)
+        for row in self.tokens.rows():
+            self.gate.put(row)
+        self.admission = self.make_admission()
+
+    def make_admission(self, *, trusts_proxy: bool = False) -> Admission:
+        return Admission(
+            self.gate,
+            self.counters,
+            guesses=self.guesses,
+            tokens=self.tokens,
+            trusts_proxy=trusts_proxy,
+            mono_ns=self.clock.mono_ns,
+            wall_s=lambda: self.clock.wall / SECOND_NS,
+        )
 
     def make_service(self, fallback: Fallback | None) -> PriceService:
         return PriceService(
@@ -152,6 +230,7 @@ class World:
     async def aclose(self) -> None:
         await self.service.aclose()
         self.board.close()
+        self.gate.close()
 
     def tick(self, asset: str, exchange: str, price: str, *, delay_ms: int = 0) -> None:
         """Write a trade to the board that is received now, *delay_ms* after it happened."""
@@ -167,7 +246,8 @@ class World:
         received_ns = self.clock.wall - (age_ms if polled_ms is None else polled_ms) * MS
         traded_ns = self.clock.wall - age_ms * MS
         source = f"{exchange}-{'rest' if polled else 'ws'}"
-        self.tier2.put(StoredPrice(asset, exchange, source, "USD", price, traded_ns, received_ns, polled))
+        quote = CATALOGUE.exchanges[exchange].quote
+        self.tier2.put(StoredPrice(asset, exchange, source, quote, price, traded_ns, received_ns, polled))
 
     def polled(self, price: str, *, age_ms: int | None = 0, source: str = "coinbase-rest") -> FallbackPrice:
         """Make a REST answer received now; None for an exchange that gives no time."""
@@ -208,8 +288,11 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes | list[bytes] = b"",
     server: tuple[str, int | None] | None = ("127.0.0.1", 8080),
+    client: tuple[str, int] | None = ("192.0.2.7", 50_000),
+    key: str | None = KEYS["partner"],
 ) -> Answer:
     """Drive an ASGI application as a server would, a body in one or several pieces."""
+    headers = {**({} if key is None else {"X-API-Key": key}), **(headers or {})}
     path, _, query = target.partition("?")
     pieces = [body] if isinstance(body, bytes) else body
     incoming = [
@@ -221,8 +304,9 @@ async def ask(
         "method": method,
         "path": path,
         "query_string": query.encode("latin-1"),
-        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "server": server,
+        "client": client,
     }
     sent: list[dict[str, Any]] = []
 

@@ -16,12 +16,13 @@ from pricing.exceptions import FallbackError
 from pricing.http import PriceApi
 from pricing.protocol import MAX_BODY_BYTES
 from pricing.tick import StoredPrice
-from tests.pricing.doubles import Answer, World, ask
+from tests.pricing.doubles import KEYS, Answer, World, ask
 
 HEALTH_PORT = 8081
 HEALTH = ("127.0.0.1", HEALTH_PORT)
 JSON = {"Content-Type": "application/json"}
-PUBLIC_PATHS = ("/price", "/prices", "/exchanges", "/asset-categories", "/assets", "/openapi.json")
+KEY = {"X-API-Key": KEYS["partner"]}
+PUBLIC_PATHS = ("/price", "/prices", "/exchanges", "/asset-categories", "/assets", "/usage", "/openapi.json")
 HEALTH_PATHS = ("/health/live", "/health/ready", "/metrics")
 
 
@@ -42,6 +43,7 @@ def make_api(world: World, health_port: int | None = HEALTH_PORT) -> PriceApi:
         world.service,
         world.board,
         world.counters,
+        world.admission,
         totals=lambda: world.counters.counts,
         health_port=health_port,
         worker=3,
@@ -245,7 +247,7 @@ async def exchange(api: PriceApi, *, receive: Any, headers: Mapping[str, str]) -
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw = [(name.lower().encode(), value.encode()) for name, value in {**headers, **KEY}.items()]
     scope = {"method": "POST", "path": "/prices", "query_string": b"", "headers": raw, "server": ("", 8080)}
     await api(scope, receive, send)
     return sent
@@ -266,7 +268,7 @@ async def test_client_that_leaves_before_the_answer_is_no_error(
         "method": "GET",
         "path": "/price",
         "query_string": b"asset=BTC",
-        "headers": [],
+        "headers": [(b"x-api-key", KEYS["partner"].encode())],
         "server": ("", 1),
     }
 
@@ -423,18 +425,18 @@ async def test_real_server_carries_every_kind_of_answer(world: World, api: Price
     world.tick("BTC", "coinbase", "1.10")
     body = b'{"assets":["BTC"]}'
     async with serving(api) as url, httpcore.AsyncConnectionPool(max_connections=1) as pool:
-        answer = await pool.request("GET", f"{url}/price?asset=BTC")
+        answer = await pool.request("GET", f"{url}/price?asset=BTC", headers=KEY)
         assert answer.content == (await ask(api, "/price?asset=BTC")).body
-        answer = await pool.request("HEAD", f"{url}/price?asset=BTC")
+        answer = await pool.request("HEAD", f"{url}/price?asset=BTC", headers=KEY)
         assert (answer.status, answer.content) == (200, b"")
-        answer = await pool.request("POST", f"{url}/prices", content=body, headers=JSON)
+        answer = await pool.request("POST", f"{url}/prices", content=body, headers={**JSON, **KEY})
         assert msgspec.json.decode(answer.content)["prices"][0]["price"] == "1.10"
         answer = await pool.request("OPTIONS", f"{url}/price")
         assert (answer.status, answer.content) == (204, b"")
         etag = dict((await pool.request("GET", f"{url}/assets")).headers)[b"etag"]
         answer = await pool.request("GET", f"{url}/assets", headers={b"if-none-match": etag})
         assert (answer.status, answer.content) == (304, b"")
-        assert (await pool.request("GET", f"{url}/price?asset=BTC")).status == 200
+        assert (await pool.request("GET", f"{url}/price?asset=BTC", headers=KEY)).status == 200
 
 
 async def test_client_that_hangs_up_on_a_slow_price_harms_nobody(
@@ -445,13 +447,15 @@ async def test_client_that_hangs_up_on_a_slow_price_harms_nobody(
     async with serving(api) as url:
         port = int(url.rpartition(":")[2])
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /price?asset=BTC HTTP/1.1\r\nHost: x\r\n\r\n")
-        while not world.fallback.asked:  # noqa: ASYNC110  # the request is on its way through uvicorn
-            await asyncio.sleep(0.01)
+        key = KEYS["partner"].encode()
+        writer.write(b"GET /price?asset=BTC HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\n\r\n" % key)
+        async with asyncio.timeout(10):
+            while not world.fallback.asked:  # noqa: ASYNC110  # the request is on its way through uvicorn
+                await asyncio.sleep(0.01)
         writer.close()
         await writer.wait_closed()
         await asyncio.sleep(0.01)
         gate.set()
         async with httpcore.AsyncConnectionPool() as pool:
-            assert (await pool.request("GET", f"{url}/price?asset=BTC")).status == 200
+            assert (await pool.request("GET", f"{url}/price?asset=BTC", headers=KEY)).status == 200
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

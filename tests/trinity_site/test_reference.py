@@ -7,7 +7,7 @@ import pytest
 
 from pricing import openapi
 from pricing.problems import PROBLEMS
-from trinity_site.reference import Reference, kind_of, make_reference
+from trinity_site.reference import KEY_HEADER, Reference, kind_of, make_reference
 
 SITE = "http://prices.example:8080"
 MORE = {"forbidden": (403, "This is not allowed"), "bad_request": (400, "Another title")}
@@ -32,11 +32,11 @@ def test_every_operation_is_shown_once(document: Any, reference: Reference) -> N
 
 def test_command_asks_with_the_examples_of_what_is_required(reference: Reference) -> None:
     commands = {one.id: one.curl for group in reference.groups for one in group.operations}
-    assert commands["getPrice"] == f"curl '{SITE}/price?asset=BTC'"
-    assert commands["getPrices"] == f"curl '{SITE}/prices?assets=BTC,ETH'"
+    assert commands["getPrice"] == f"curl {KEY_HEADER}'{SITE}/price?asset=BTC'"
+    assert commands["getPrices"] == f"curl {KEY_HEADER}'{SITE}/prices?assets=BTC,ETH'"
     assert commands["listAssets"] == f"curl '{SITE}/assets'"
     assert commands["postPrices"].splitlines() == [
-        f"curl '{SITE}/prices' \\",
+        f"curl {KEY_HEADER}'{SITE}/prices' \\",
         "  -H 'Content-Type: application/json' \\",
         """  -d '{"assets":["BTC","ETH"]}'""",
     ]

@@ -273,6 +273,11 @@ class Gate:
         month, count = max(split(self._u64(at + USED + 8 * parity)) for parity in (0, 1))
         return Usage(row, self._u64(at + KEY_ID), month, count, self._u64(at + LAST_USED))
 
+    def total(self, row: int, month: int) -> int:
+        at = self._taken(row)
+        words = (split(self._u64(at + place)) for place in (USED + 8 * (month & 1), OTHERS))
+        return sum(count for counted_in, count in words if counted_in == month)
+
     def _taken(self, row: int) -> int:
         if not 0 <= row < self.rows or self._u64(self._row_at(row) + STATUS) & 0xFF == FREE:
             raise ValueError(row)
