@@ -187,9 +187,7 @@ class Announcer:
         except (RedisError, OSError) as error:
             self._not_before_ns = self._mono_ns() + ANNOUNCE_RETRY_NS
             if self._may_log():
-                logger.warning(
-                    "Nodes were not told that keys have changed, they find it later: %s", error
-                )
+                logger.warning("Nodes were not told that keys have changed, they find it later: %s", error)
         else:
             self._not_before_ns = None
 

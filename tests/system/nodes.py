@@ -22,6 +22,8 @@ PATIENCE_S = 90.0  # far more than it takes: the machine may be busy
 # The promise, on a machine that has nothing else to do; TEST_PATIENCE=3 allows three times as long.
 RECOVERY_S = 5.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 CLEAR_S = 40.0  # three times the grace of a service, and some
+PARTNER = ("--plan", "partner", "--json")
+KEY_FILE = "key"
 UNWANTED = ("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "DJANGO_SETTINGS_MODULE", "NO_COLOR")
 
 
@@ -40,6 +42,7 @@ class Node:
             "TRINITY_SIMULATOR_PORT": str(self.simulator_port),
             **environment,
         }
+        self.key = ""  # sent with every question
         self.log = folder / "node.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -51,6 +54,13 @@ class Node:
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+
+    def prepare(self) -> None:
+        """Make tables, seed rows and a key to ask with."""
+        for command in (("migrate", "--verbosity", "0"), ("seed",), ("apikey", "create", *PARTNER)):
+            done = self.manage(*command)
+            assert done.returncode == 0, done.stderr
+        self.key = json.loads(done.stdout)["key"]
 
     def start(self) -> None:
         with self.log.open("ab") as output:
@@ -117,7 +127,7 @@ class Node:
         port = self.health_port if path.startswith("/health") else self.http_port
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"X-API-Key": self.key} if self.key else {})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:
@@ -133,11 +143,10 @@ class Node:
 
 
 def make_database(folder: Path) -> Path:
-    """Make a database with tables and seed rows, for nodes to be started on copies of it."""
+    """Make a database with tables, seed rows and a key, for nodes to be started on copies of it."""
     node = Node(folder)
-    for command in (("migrate", "--verbosity", "0"), ("seed",)):
-        done = node.manage(*command)
-        assert done.returncode == 0, done.stderr
+    node.prepare()
+    (folder / KEY_FILE).write_text(node.key)
     return folder / "trinity.sqlite3"
 
 
@@ -146,6 +155,7 @@ def started_node(folder: Path, database: Path, **environment: str) -> Iterator[N
     """Start a node on a copy of *database*; whatever is left of it in the end is cleared away."""
     shutil.copy(database, folder)
     node = Node(folder, **environment)
+    node.key = (database.parent / KEY_FILE).read_text()
     try:
         node.start()
         yield node

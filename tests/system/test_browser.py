@@ -155,7 +155,7 @@ def test_demo_answers_for_the_chosen_exchange_and_asset(visitor: Visitor) -> Non
     expect(page.locator("#demo-asset option")).to_have_count(74)  # what Gemini lists, and nothing else
     page.select_option("#demo-asset", "ETH")
     expect(page.locator("[data-demo-command]")).to_have_text(
-        f"curl '{visitor.site}/price?asset=ETH&exchange=gemini'"
+        f"curl -H \"X-API-Key: $TRINITY_KEY\" '{visitor.site}/price?asset=ETH&exchange=gemini'"
     )
     expect(page.locator("[data-demo-answer]")).to_contain_text('"asset": "ETH"')
     answer = json.loads(page.locator("[data-demo-answer]").inner_text())

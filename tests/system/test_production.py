@@ -44,9 +44,7 @@ def node(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         DATABASE_URL=database,
         REDIS_URL=os.environ["TEST_VALKEY_URL"],
     )
-    for command in (("migrate", "--verbosity", "0"), ("seed",)):
-        done = node.manage(*command)
-        assert done.returncode == 0, done.stderr
+    node.prepare()
     try:
         node.start()
         wait_until(node.is_live, lambda: node.said)

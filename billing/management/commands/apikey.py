@@ -131,7 +131,8 @@ class Command(BaseCommand):
         if made and options["json"]:
             self.show(made, as_json=True)
         elif made:
-            self.stdout.write(f"Demo key, on the plan {FIRST_PLAN}: {made.text} (shown only now).")
+            self.stdout.write(f"Demo key, on the plan {FIRST_PLAN} (shown only now):")
+            self.stdout.write(f"  export TRINITY_KEY={made.text}")
 
     def show(self, made: NewKey, *, as_json: bool) -> None:
         key, document = made.key, {"key": made.text, **_document(made.key)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from argparse import ArgumentParser
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.database import open_store
+from billing.demo import DemoTokens
 from billing.exceptions import BillingError
 from billing.keyring import Keyring
 from telemetry.running import say_ready, stop_on_signals
@@ -47,7 +49,8 @@ async def run_keyring(ready_fd: int | None) -> None:
 
             sharing = Sharing(settings.REDIS_URL, node=node)
             stack.push_async_callback(sharing.aclose)
-        keyring = Keyring(gate, open_store(node), node=node, sharing=sharing)
+        tokens = DemoTokens(settings.SECRET_KEY, secrets.token_bytes)
+        keyring = Keyring(gate, open_store(node), node=node, sharing=sharing, extra=tuple(tokens.rows()))
         async with asyncio.TaskGroup() as group:
             running = group.create_task(keyring.run(stop), name="keyring")
             group.create_task(say_when_loaded(keyring, running, ready_fd), name="ready")

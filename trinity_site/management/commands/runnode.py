@@ -102,7 +102,7 @@ def greeting(http: socket.socket, health: socket.socket) -> str:
     simulated = " Prices are simulated." if settings.TRINITY_SIMULATOR_URL else ""
     return f"""
 {settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.
-  prices          {site}/price?asset=BTC
+  prices          curl -H "X-API-Key: $TRINITY_KEY" '{site}/price?asset=BTC'
   home page       {site}/
   command centre  {site}/admin/
   documentation   {site}/docs

@@ -1,6 +1,7 @@
 // The demo: choose an exchange, then one of its assets; see the question as curl and the answer as it came.
 
 import { colouredJson } from "./json.js";
+import { ask as askWithToken } from "./token.js";
 
 const form = document.querySelector("[data-demo]");
 const exchanges = form.elements.exchange;
@@ -19,11 +20,11 @@ function question() {
 async function ask() {
   const number = (newest += 1);
   const path = question();
-  command.textContent = `curl '${location.origin}${path}'`;
+  command.textContent = `curl -H "X-API-Key: $TRINITY_KEY" '${location.origin}${path}'`;
   const began = performance.now();
   let status, body;
   try {
-    const response = await fetch(path, { cache: "no-store" });
+    const response = await askWithToken(path);
     status = response.status;
     body = await response.json();
   } catch {

@@ -1,6 +1,7 @@
 // The live part of the home and status pages: prices, ages, trails, and the state of the exchanges.
 
 import { ageText, priceText, watch } from "./live.js";
+import { ask } from "./token.js";
 
 const TRAIL_POINTS = 60;
 const WIDTH = 120;
@@ -122,7 +123,7 @@ function trailPoints(values) {
 }
 
 async function askForPrices() {
-  const answer = await fetch(`/prices?assets=${[...cards.keys()].join(",")}`, { cache: "no-store" });
+  const answer = await ask(`/prices?assets=${[...cards.keys()].join(",")}`);
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   const rows = {};
   for (const price of (await answer.json()).prices) {
