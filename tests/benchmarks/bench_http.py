@@ -26,11 +26,14 @@ def measure(*, seconds: int, rounds: int, connections: int) -> dict[str, Any]:
     if missing := [tool for tool in ("wrk", "nginx", "taskset") if shutil.which(tool) is None]:
         return {"skipped": f"not installed: {', '.join(missing)}"}
     with bench_node() as node, _fresh_price(node):
+        key = node.make_key()
+        node.start("runkeyring")
         pid = node.start("runhttp")
         node.wait_for_http()
         time.sleep(1)  # the tables are read
         command = [sys.executable, str(BENCH), "http", "--pid", str(pid)]
         command += ["--url", f"http://127.0.0.1:{node.http_port}/price?asset=BTC"]
+        command += ["--header", f"X-API-Key: {key}"]
         command += ["--seconds", str(seconds), "--rounds", str(rounds), "--connections", str(connections)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # type: ignore[no-any-return]
 

@@ -1,6 +1,7 @@
 """Parts of a node for benchmarks: a temporary data folder with seeded tables, and the real processes."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 30
+PLAN = """
+from billing.authors import Author, Door
+from billing.services import save_plan
+limits = {"requests_per_second": 1_000_000, "burst": 1_000_000, "requests_per_month": 1_000_000_000_000}
+save_plan(name="bench", columns={"title": "Bench", "price": 0, **limits}, author=Author(Door.COMMAND))
+"""
 
 
 def free_port() -> int:
@@ -46,9 +53,18 @@ class BenchNode:
         }
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def manage(self, *arguments: str) -> None:
+    def manage(self, *arguments: str) -> str:
         command = [sys.executable, "manage.py", *arguments]
-        subprocess.run(command, cwd=ROOT, env=self.environment, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout
+
+    def make_key(self) -> str:
+        """Make a key with a rate and a cap, both of which are looked at and never reached."""
+        self.manage("shell", "-v0", "-c", PLAN)
+        made: str = json.loads(self.manage("apikey", "create", "--plan", "bench", "--json"))["key"]
+        return made
 
     def start(self, *arguments: str) -> int:
         """Start `manage.py ARGUMENTS` and return its process id."""
