@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.db.models.functions import Lower
 
 from exchanges.feed.spec import ASSET
 from exchanges.models import ExchangeAsset, ExchangeFeed
@@ -87,21 +88,28 @@ class Batch:
                 )
 
     def _judge_symbols(self) -> None:
-        symbols = {listing.symbol for listing in self.listings.values()}
-        known = ExchangeAsset.objects.filter(symbol__in=symbols)
+        """Refuse symbols that another asset has at the same exchange, case aside: so are trades matched."""
+        symbols = {listing.symbol.lower() for listing in self.listings.values()}
+        known = ExchangeAsset.objects.annotate(folded=Lower("symbol")).filter(folded__in=symbols)
         after = {(one.asset, one.exchange_id): one for one in known} | self.listings
-        owners: dict[tuple[str, str], list[str]] = {}
-        for (asset, exchange), listing in after.items():
-            owners.setdefault((exchange, listing.symbol), []).append(asset)
+        owners: dict[tuple[str, str], list[ExchangeAsset]] = {}
+        for (_, exchange), listing in after.items():
+            owners.setdefault((exchange, listing.symbol.lower()), []).append(listing)
         for (asset, exchange), number in self._numbers.items():
-            others = [
-                name for name in owners[exchange, self.listings[asset, exchange].symbol] if name != asset
-            ]
+            symbol = self.listings[asset, exchange].symbol
+            others = [one for one in owners[exchange, symbol.lower()] if one.asset != asset]
             if others:
-                self._error(number, "symbol", f"{', '.join(others)} has this symbol at this exchange.")
+                self._error(number, "symbol", _taken(symbol, others))
 
     def _error(self, number: int, field: str, *messages: str) -> None:
         self.errors.setdefault(f"assets[{number}].{field}".rstrip("."), []).extend(messages)
+
+
+def _taken(symbol: str, others: Sequence[ExchangeAsset]) -> str:
+    names = ", ".join(one.asset for one in others)
+    if any(one.symbol == symbol for one in others):
+        return f"{names} has this symbol at this exchange."
+    return f"{names} has {others[0].symbol} at this exchange: case makes no difference."
 
 
 def _of_same_assets(rows: Sequence[object]) -> QuerySet[ExchangeAsset]:

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Count, Q
+from django.db.models.functions import Lower
 from simple_history.models import HistoricalRecords
 
 from exchanges.addresses import refused_columns
@@ -168,9 +169,11 @@ class ExchangeAsset(models.Model):
                 violation_error_message="This exchange lists this asset already.",
             ),
             models.UniqueConstraint(
-                fields=("exchange", "symbol"),
+                "exchange",
+                Lower("symbol"),  # trades are matched without regard to case
                 name="exchange_asset_map_exchange_symbol",
-                violation_error_message="Another asset has this symbol at this exchange.",
+                violation_error_message="Another asset has this symbol at this exchange; case makes no "
+                "difference.",
             ),
             models.UniqueConstraint(
                 fields=("asset",),

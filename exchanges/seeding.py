@@ -64,7 +64,7 @@ def _due_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:  # Any: texts
     known = {(one.asset, one.exchange_id): one for one in ExchangeAsset.objects.all()}
     kept = [one for key, one in known.items() if key in touched]
     homes = {one.asset for one in kept if one.home}
-    symbols = {(one.exchange_id, one.symbol) for one in known.values()}
+    symbols = {(one.exchange_id, one.symbol.lower()) for one in known.values()}
     due = []
     for row in rows:
         key = (row["asset"], row["exchange"])
@@ -74,7 +74,7 @@ def _due_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:  # Any: texts
             row["home"] = False
         listing = known.get(key)
         if listing is None:
-            is_due = (row["exchange"], row["symbol"]) not in symbols
+            is_due = (row["exchange"], row["symbol"].lower()) not in symbols
         else:
             is_due = any(getattr(listing, field) != row[field] for field in _FIELDS)
         if is_due:

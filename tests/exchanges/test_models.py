@@ -82,6 +82,7 @@ def test_database_refuses_a_second_feed_of_the_same_name(database: str) -> None:
     [
         {"symbol": "OTHER"},  # the same asset at the same exchange
         {"asset": "ETH"},  # the same symbol at the same exchange
+        {"asset": "ETH", "symbol": "btc-usd"},  # which is the same in any case
         {"asset": "btc", "symbol": "x"},
         {"asset": "", "symbol": "x"},
         {"asset": "ETH", "symbol": ""},

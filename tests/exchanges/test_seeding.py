@@ -125,9 +125,9 @@ def test_seed_steps_around_rows_that_an_operator_made_before_it() -> None:
     save_feed(columns={**feed, "display_name": "Mine"}, author=OPERATOR)
     mine = {
         "asset": "WRAPPED",
-        "symbol": "BTC-USDT",
+        "symbol": "btc-usdt",
         "category": "DeFi",
-    }  # the symbol that the seed's BTC wants
+    }  # the symbol that the seed's BTC wants: case makes no difference
     save_assets(
         rows=[mine, {**mine, "asset": "ETH", "symbol": "E", "home": True}], exchange="okx", author=OPERATOR
     )

@@ -306,6 +306,20 @@ def test_symbol_of_an_asset_outside_the_batch_is_refused(plain: ExchangeFeed) ->
     assert errors == {"assets[0].symbol": ["BTC has this symbol at this exchange."]}
 
 
+def test_symbol_that_differs_only_in_case_is_refused(plain: ExchangeFeed, other: ExchangeFeed) -> None:
+    save_assets(rows=[BTC], exchange="plain", author=AUTHOR)
+    save_assets(rows=[{**ETH, "symbol": "btc-usd"}], exchange="other", author=AUTHOR)
+    message = "BTC has BTC-USD at this exchange: case makes no difference."
+    errors = errors_of(save_assets, rows=[{**ETH, "symbol": "btc-Usd"}], exchange="plain")
+    assert errors == {"assets[0].symbol": [message]}
+    errors = errors_of(save_assets, rows=[ETH, {**BTC, "symbol": "eth-usd"}], exchange="plain")
+    assert list(errors) == ["assets[0].symbol", "assets[1].symbol"]
+    save_assets(rows=[{**BTC, "symbol": "btc-usd"}], exchange="plain", author=AUTHOR)
+    assert ExchangeAsset.objects.get(exchange="plain").symbol == "btc-usd", (
+        "of its own it may change the case"
+    )
+
+
 def test_saving_reads_only_the_rows_it_needs(plain: ExchangeFeed) -> None:
     save_assets(rows=[BTC, ETH], exchange="plain", author=AUTHOR)
     with CaptureQueriesContext(connection) as queries:
