@@ -1,15 +1,13 @@
 """The keyring's store: rows and counts from Django's models, for asyncio."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
-from itertools import islice
 
 from django.db import DatabaseError, connection
 
 from billing.connections import from_asyncio
 from billing.ratelimit import SECOND_NS
-from billing.rows import CHUNK, KeyRow, key_revision, key_rows
+from billing.rows import KeyRow, key_page, key_revision
 from billing.store import Store
 from billing.usage import load_counts, load_others, save_counts, save_last_uses
 
@@ -25,7 +23,7 @@ def open_store(node: str) -> Store:
 
     return Store(
         key_revision=from_asyncio(key_revision),
-        key_rows=_chunks_of_rows,
+        key_rows=_pages_of_rows,
         load_counts=from_asyncio(lambda month: load_counts(node=node, month=month)),
         load_others=from_asyncio(lambda month: load_others(node=node, month=month)),
         save_counts=save,
@@ -34,15 +32,12 @@ def open_store(node: str) -> Store:
     )
 
 
-async def _chunks_of_rows(after: int) -> AsyncIterator[Sequence[KeyRow]]:
-    rows = key_rows(after=after)
-    next_chunk = from_asyncio(partial(_take, rows))
-    while chunk := await next_chunk():
-        yield chunk
-
-
-def _take(rows: Iterator[KeyRow]) -> list[KeyRow]:
-    return list(islice(rows, CHUNK))
+async def _pages_of_rows(after: int) -> AsyncIterator[Sequence[KeyRow]]:
+    read = from_asyncio(key_page)
+    page = await read(after=after)
+    while page:
+        yield page
+        page = await read(after=after, last=page[-1])
 
 
 def _now_ns() -> int | None:

@@ -1,12 +1,13 @@
 """What the gate's writer reads: keys with the limits of their plans, all of them or those that changed."""
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.db.models import Q
+
 from billing.models import ApiKey, KeyRevision
 
-CHUNK = 2_000
+PAGE = 2_000  # rows of one query: they fit in memory
 
 
 class KeyRow(NamedTuple):
@@ -56,10 +57,17 @@ def key_revision() -> int:
     return KeyRevision.objects.filter(pk=1).values_list("number", flat=True).first() or 0
 
 
-def key_rows(*, after: int = 0) -> Iterator[KeyRow]:
-    """Yield the keys whose last change has a number above *after*, in chunks that fit in memory."""
-    rows = ApiKey.objects.filter(revision__gt=after).order_by("revision", "id").values_list(*_COLUMNS)
-    yield from map(_key_row, rows.iterator(chunk_size=CHUNK))
+def key_page(*, after: int = 0, last: KeyRow | None = None, size: int = PAGE) -> list[KeyRow]:
+    """Return the keys whose last change has a number above *after*, by that number, page by page.
+
+    *last* is the last row of the page before. Each page is a query of its own, so that connections may change
+    between two of them. What is changed meanwhile has a higher number: it comes on a later page.
+    """
+    rows = ApiKey.objects.filter(revision__gt=after)
+    if last is not None:
+        beyond = Q(revision=last.revision, id__gt=last.key_id) | Q(revision__gt=last.revision)
+        rows = ApiKey.objects.filter(beyond)
+    return [_key_row(row) for row in rows.order_by("revision", "id").values_list(*_COLUMNS)[:size]]
 
 
 def _key_row(row: tuple[Any, ...]) -> KeyRow:  # Any: column values

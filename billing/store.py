@@ -17,7 +17,7 @@ class Store:
 
     key_revision: Callable[[], Awaitable[int]]
     key_rows: Callable[[int], AsyncIterator[Sequence[KeyRow]]]
-    """Those whose last change has a number above the one given, in chunks."""
+    """Those whose last change has a number above the one given, in pages."""
     load_counts: Callable[[int], Awaitable[dict[int, int]]]
     """What this node has saved for a month."""
     load_others: Callable[[int], Awaitable[dict[int, int]]]

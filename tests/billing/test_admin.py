@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from billing import keys
 from billing.models import Account, ApiKey, MonthlyCount, Plan, SecurityEvent
-from billing.rows import key_rows
+from billing.rows import key_page
 from billing.security import Attempt, record
 from billing.services import revoke_key, rotate_key
 from billing.usage import month_of, save_counts
@@ -114,7 +114,7 @@ def test_saved_plan_reaches_its_keys_and_names_who_did_it(admin_client: Client) 
     path = f"{PLANS}{plan.pk}/change/"
     response = admin_client.post(path, {**form_of(admin_client, path), "burst": 99})
     assert response.status_code == 302, response.context["adminform"].form.errors
-    assert [row.burst for row in key_rows(after=key.revision)] == [99]
+    assert [row.burst for row in key_page(after=key.revision)] == [99]
     entry = Plan.history.filter(name="pro").first()
     assert (entry.history_user.username, entry.history_change_reason) == ("admin", "admin")
 
@@ -140,7 +140,7 @@ def test_account_on_another_plan_gives_its_keys_the_new_limits(admin_client: Cli
     account = Account.objects.get()
     form = {"plan": Plan.objects.get(name="partner").pk}
     assert admin_client.post(f"{ACCOUNTS}{account.pk}/change/", form).status_code == 302
-    assert [row.partner for row in key_rows()] == [True]
+    assert [row.partner for row in key_page()] == [True]
 
 
 def test_inactive_user_has_refused_keys(admin_client: Client) -> None:
@@ -154,7 +154,7 @@ def test_inactive_user_has_refused_keys(admin_client: Client) -> None:
     }
     response = admin_client.post(path, form)
     assert response.status_code == 302, response.context["adminform"].form.errors
-    assert [row.revoked for row in key_rows()] == [True]
+    assert [row.revoked for row in key_page()] == [True]
 
 
 def test_user_with_an_account_cannot_be_deleted(admin_client: Client) -> None:
@@ -251,7 +251,7 @@ def test_keys_are_revoked_from_the_list(admin_client: Client) -> None:
     chosen = list(ApiKey.objects.values_list("pk", flat=True))
     admin_client.post(KEYS, {"action": "revoke", "_selected_action": chosen})
     assert not ApiKey.objects.live().exists()
-    assert all(row.revoked for row in key_rows())
+    assert all(row.revoked for row in key_page())
 
 
 def test_state_filter_finds_each_state(admin_client: Client) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -11,10 +12,11 @@ from django.db import DatabaseError, connection
 from billing import database
 from billing.database import open_store
 from billing.ratelimit import SECOND_NS
-from billing.rows import KeyRow, key_revision, key_rows
+from billing.rows import KeyRow, key_page, key_revision
+from billing.services import revoke_key, save_plan
 from billing.store import Store
 from billing.usage import load_counts, save_counts
-from tests.billing.customers import fresh, make_key
+from tests.billing.customers import AUTHOR, fresh, make_account, make_key
 
 pytestmark = pytest.mark.usefixtures("plans")
 MONTH = 202611
@@ -30,16 +32,28 @@ async def read_rows(store: Store, after: int = 0) -> list[Sequence[KeyRow]]:
     return [chunk async for chunk in store.key_rows(after)]
 
 
-def test_rows_come_in_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "CHUNK", 2)
+@pytest.mark.django_db(transaction=True)  # outside of a transaction connections are closed after every use
+def test_rows_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "key_page", partial(key_page, size=2))
     for _ in range(3):
         make_key()
-    chunks = read_rows(store)
-    assert [len(chunk) for chunk in chunks] == [2, 1]
-    assert [row for chunk in chunks for row in chunk] == list(key_rows())
+    save_plan(name="pro", columns={"burst": 99}, author=AUTHOR)  # all of them with one number
+    make_key(make_account("grace@example.com"))
+    pages = read_rows(store)
+    assert [len(page) for page in pages] == [2, 2]
+    assert [row for page in pages for row in page] == key_page()
     revision = async_to_sync(store.key_revision)()
     assert revision == key_revision()
     assert read_rows(store, revision) == []
+
+
+def test_row_that_changes_between_two_pages_is_not_missed() -> None:
+    one, two = make_key().key, make_key().key
+    (first,) = key_page(after=0, size=1)
+    assert first.key_id == one.pk
+    revoke_key(key=two, author=AUTHOR)
+    (second,) = key_page(after=0, last=first, size=1)
+    assert (second.key_id, second.revoked) == (two.pk, True)
 
 
 def test_counts_and_uses_go_out_and_come_back(store: Store) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import mmap
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -123,6 +123,24 @@ async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  # other processes are waited for
             await asyncio.sleep(0.01)
+
+
+async def read_all(url: str) -> dict[str, dict[int, int]]:
+    sharing = Sharing(url, node="nobody")
+    try:
+        return await sharing.read(MONTH)
+    except SharingError:
+        return {}
+    finally:
+        await sharing.aclose()
+
+
+async def until_async(
+    read: Callable[[], Awaitable[dict[str, dict[int, int]]]], expected: dict[str, dict[int, int]]
+) -> None:
+    async with asyncio.timeout(5):
+        while await read() != expected:  # noqa: ASYNC110  # another connection is waited for
+            await asyncio.sleep(0.05)
 
 
 # The door
@@ -351,17 +369,25 @@ async def test_dead_valkey_stops_nobody_and_counts_converge_when_it_is_back(
         await until(lambda: one.left() == other.left() == 940)
 
 
+async def test_server_that_forgot_everything_is_filled_again(
+    server: ValkeyServer, client: Redis, database: FakeDatabase
+) -> None:
+    database.put(1, requests_per_month=100)
+    async with Node("A", database, server.url).running(LIVELY) as one:
+        ask_often(one.gate, 1, 60)
+        await until_async(lambda: read_all(server.url), {"A": {1: 60}})
+        server.kill()
+        server.start()
+        await until_async(lambda: read_all(server.url), {"A": {1: 60}})
+
+
 async def test_node_that_joins_late_learns_what_was_told_before(
     server: ValkeyServer, database: FakeDatabase
 ) -> None:
     database.put(1, requests_per_month=100)
     async with Node("A", database, server.url).running(LIVELY) as one:
         ask_often(one.gate, 1, 60)
-        sharing = Sharing(server.url, node="C")
-        async with asyncio.timeout(5):
-            while (await sharing.read(MONTH)).get("A") != {1: 60}:  # noqa: ASYNC110  # it is another's
-                await asyncio.sleep(0.05)
-        await sharing.aclose()
+        await until_async(lambda: read_all(server.url), {"A": {1: 60}})
         async with Node("B", database, server.url).running(LIVELY) as other:
             await until(lambda: other.left() == 40)
 
