@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -67,6 +67,14 @@ class Tier2(Protocol):
         """Store one price if that is possible now. Never raises."""
 
 
+class _Flight(NamedTuple):
+    """What a request over REST is for, as the tables were in their *edition*."""
+
+    asset: str
+    exchange: str
+    edition: int
+
+
 class CounterRow(Protocol):
     def add(self, index: int, n: int = 1, /) -> None: ...
 
@@ -94,13 +102,15 @@ class PriceService:
         self.view = PublicView(catalogue)
         self._wall_ns = wall_ns
         self._mono_ns = mono_ns
-        self._flights: Flights[tuple[str, str], StoredPrice] = Flights(
+        self._tables = EMPTY
+        self._edition = 0
+        self._flights: Flights[_Flight, StoredPrice] = Flights(
             self._ask,
             mono_ns=mono_ns,
             entries=parameters.local_entries,
             limit=parameters.fallback_flights,
             negative_ns=parameters.negative_ttl_ms * MS,
-            admits=lambda key: fallback is not None and fallback.admits(*key),
+            admits=lambda key: fallback is not None and fallback.admits(key.asset, key.exchange),
         )
 
     async def price(self, query: PriceQuery) -> PriceAnswer | Problem:
@@ -182,12 +192,23 @@ class PriceService:
         return {row.exchange for row in rows if row.age_ns(mono_ns) <= ttl_ns and row.exchange in listed}
 
     async def _stored(self, asset: str) -> Mapping[str, StoredPrice]:
-        """Read tier 2 without what claims to come from the future: that clock is wrong, the age unknown."""
         if self.tier2 is None:
             return {}
         stored = await self.tier2.read(asset)
-        latest_ns = self._wall_ns() + FUTURE_NS
-        return {name: price for name, price in stored.items() if price.received_ns <= latest_ns}
+        return {name: price for name, price in stored.items() if self._is_sound(price)}
+
+    def _is_sound(self, price: StoredPrice) -> bool:
+        """Leave out what comes from the future (a clock is wrong, the age unknown), and what contradicts the
+        tables: it was written before they changed, or by a node that has others.
+        """
+        exchange = self.view.catalogue().exchanges.get(price.exchange)
+        source = f"{price.exchange}-{'rest' if price.polled else 'ws'}"
+        return (
+            max(price.received_ns, price.traded_ns or 0) <= self._wall_ns() + FUTURE_NS
+            and exchange is not None
+            and price.quote == exchange.quote
+            and price.source.removesuffix("-sim") == source
+        )
 
     def _in_tier2(
         self, query: PriceQuery, exchanges: tuple[str, ...], stored: Mapping[str, StoredPrice]
@@ -252,7 +273,7 @@ class PriceService:
     async def _fetch(
         self, query: PriceQuery, exchange: str, patience_s: float
     ) -> tuple[StoredPrice | None, bool]:
-        key = query.asset, exchange
+        key = self._flight(query.asset, exchange)
         kept = self._flights.kept(key)
         if kept is not None:
             price, since_ns = kept
@@ -260,8 +281,14 @@ class PriceService:
                 return price, False
         return await self._flights.get(key, patience_s)
 
-    async def _ask(self, key: tuple[str, str]) -> StoredPrice | None:
-        asset, exchange = key
+    def _flight(self, asset: str, exchange: str) -> _Flight:
+        """Name a fetch. After a change of the tables the same words may mean another symbol or address."""
+        if (tables := self.view.catalogue()) is not self._tables:
+            self._tables, self._edition = tables, self._edition + 1
+        return _Flight(asset, exchange, self._edition)
+
+    async def _ask(self, flight: _Flight) -> StoredPrice | None:
+        asset, exchange = flight.asset, flight.exchange
         if self._fallback is None:
             return None
         self._counters.add(REST_FALLBACKS)
@@ -271,7 +298,7 @@ class PriceService:
         except (FallbackError, TimeoutError) as error:
             logger.debug("No price of %s from %s over REST: %r", asset, exchange, error)
             return None
-        if found is None:
+        if found is None or flight != self._flight(asset, exchange):
             return None
         times = found.traded_ns, found.received_ns
         price = StoredPrice(asset, exchange, found.source, found.quote, found.price, *times, polled=True)
@@ -306,7 +333,7 @@ class PriceService:
         """List the age of every price known, and whether it counts from a trade."""
         mono_ns, wall_ns = self._mono_ns(), self._wall_ns()
         live = [row.age_ns(mono_ns) for row in self._board.all(asset) if row.exchange in exchanges]
-        kept = (self._flights.kept((asset, name)) for name in exchanges)
+        kept = (self._flights.kept(self._flight(asset, name)) for name in exchanges)
         rows = [row for name, row in stored.items() if name in exchanges]
         rows += [entry[0] for entry in kept if entry is not None]
         return [(age_ns, True) for age_ns in live] + [

@@ -11,7 +11,7 @@ from pricing.exceptions import FallbackError
 from pricing.parameters import Parameters
 from pricing.problems import Problem
 from pricing.protocol import PriceAnswer, PriceQuery
-from tests.pricing.doubles import World
+from tests.pricing.doubles import START_WALL_NS, World
 
 TTL_MS = Parameters().price_ttl_ms
 
@@ -412,3 +412,68 @@ async def test_closing_ends_requests_under_way(world: World) -> None:
     answer = await caller
     assert isinstance(answer, Problem)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def changed_tables(world: World) -> None:
+    """Read the tables anew, as after any change of them: a listing's symbol is another now."""
+    world.catalogue = msgspec.structs.replace(world.catalogue)
+
+
+async def test_what_came_over_rest_is_asked_for_again_once_the_tables_changed(world: World) -> None:
+    world.fallback.answers["coinbase"] = world.polled("1")
+    await price(world, exchange="coinbase")
+    assert seen(await price(world, exchange="coinbase"))[0] == "1"
+    assert len(world.fallback.asked) == 1
+    world.tier2.prices.clear()
+    changed_tables(world)
+    world.fallback.answers["coinbase"] = world.polled("2")
+    assert seen(await price(world, exchange="coinbase")) == ("2", "coinbase-rest", 3, False)
+
+
+async def test_failure_over_rest_is_forgotten_once_the_tables_changed(world: World) -> None:
+    world.fallback.answers["coinbase"] = FallbackError("http_404")
+    assert (await refusal(world, exchange="coinbase")).code == "unavailable"
+    world.fallback.answers["coinbase"] = world.polled("2")
+    assert (await refusal(world, exchange="coinbase")).code == "unavailable"
+    changed_tables(world)
+    assert seen(await price(world, exchange="coinbase"))[0] == "2"
+
+
+async def test_answer_to_a_question_from_before_the_change_is_neither_given_nor_kept(world: World) -> None:
+    gate = world.fallback.gates["coinbase"] = asyncio.Event()
+    world.fallback.answers["coinbase"] = world.polled("1")
+    asking = asyncio.create_task(refusal(world, exchange="coinbase"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.fallback.asked == [("BTC", "coinbase")]
+    changed_tables(world)
+    gate.set()
+    assert (await asking).code == "unavailable"
+    assert world.tier2.kept == []
+    world.fallback.answers["coinbase"] = world.polled("2")
+    assert seen(await price(world, exchange="coinbase"))[0] == "2"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"traded_ns": START_WALL_NS + 5_001_000_000},
+        {"received_ns": START_WALL_NS + 5_001_000_000},
+        {"quote": "USDT"},
+        {"source": "kraken-ws"},
+        {"source": "coinbase-rest"},
+        {"source": ""},
+    ],
+)
+async def test_tier_2_price_that_contradicts_clock_or_tables_is_not_given_out(
+    world: World, changes: dict[str, int | str]
+) -> None:
+    world.store("BTC", "coinbase", "1")
+    sound = world.tier2.prices["BTC"]["coinbase"]
+    assert seen(await price(world)) == ("1", "coinbase-ws", 2, True)
+    ahead = {"source": "coinbase-ws-sim", "traded_ns": START_WALL_NS + 4 * 10**9}
+    world.tier2.put(msgspec.structs.replace(sound, **ahead))
+    assert seen(await price(world))[0] == "1"
+    world.tier2.put(msgspec.structs.replace(sound, **changes))
+    assert (await refusal(world)).figures["age_ms"] is None
+    assert (await refusal(world, min_sources=1)).figures["sources"] == 0
