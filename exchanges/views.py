@@ -111,6 +111,7 @@ def _status(feed: LiveFeed) -> Document:
         "reconnects": known.reconnects,
         "refused_symbols": known.refused_symbols,
         "refusals": known.refusals,
+        "superseded": known.superseded,
         "recent_refusals": msgspec.to_builtins(known.recent_refusals),
         "stuck_assets": known.stuck_assets,
     }

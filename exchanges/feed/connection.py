@@ -51,7 +51,7 @@ class Sink(Protocol):
     """Where a connection's harvest goes; called from the event loop's callbacks."""
 
     def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> int:
-        """Return how many of them were of use."""
+        """Return how many of them were of use: new here, let through, and traded just now."""
 
     def faults(self, faults: Faults, wall_ns: int) -> None: ...
 

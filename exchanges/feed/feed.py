@@ -20,7 +20,7 @@ _ORDER: Final[Sequence[FeedState]] = ("live", "paused", "quiet", "connecting", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Liveness:
-    """When an asset counts as stuck: no tick here for so long, while others ticked it that recently."""
+    """When an asset counts as stuck: not traded here for so long, while others traded it that recently."""
 
     stuck_after_s: float = 120.0
     peer_fresh_s: float = 10.0
@@ -103,6 +103,7 @@ class Feed:
             ticks_per_s=self._ticks_per_s(mono_ns),
             reconnects=self.reconnects,
             refusals=dict(self.intake.refusals),
+            superseded=self.intake.superseded,
             recent_refusals=self.intake.recent_refusals(),
             stuck_assets=self._stuck(mono_ns, liveness) if state in ("live", "quiet") else [],
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from exchanges.feed.decode import Faults
-from exchanges.feed.guard import PASS, Guard, PeerPrices
+from exchanges.feed.guard import OLDER, Guard, PeerPrices
 from exchanges.feed.spec import FeedSpec, Listing
 from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS, RefusedTick
 from pricing._board import BoardWriter, Price
@@ -17,7 +17,8 @@ from pricing.exceptions import BoardFull
 from pricing.tick import Tick
 
 SECOND_NS: Final = 10**9
-PEER_FRESH_NS: Final = 30 * SECOND_NS
+# So old may a trade be to count as word of a peer, and as a sign of life.
+FRESH_NS: Final = 30 * SECOND_NS
 KEPT_PER_REASON: Final = 5
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Intake:
         self, spec: FeedSpec, board: BoardWriter, held_elsewhere: HeldElsewhere = lambda asset, name: []
     ) -> None:
         self.written = 0
+        self.superseded = 0
+        """Trades passed over because their own frame held a newer one of the symbol: that is no refusal."""
         self.refusals: Counter[str] = Counter()
         self.homeless: dict[str, str] = {}
         """Symbols that have no place on the board, and why."""
@@ -56,6 +59,7 @@ class Intake:
         self._started_mono_ns = time.monotonic_ns()
         quirks = spec.quirks
         self._guard = Guard(max_jump_percent=quirks.max_jump_percent, tie=quirks.tie, peers=self._peers)
+        self._judge, self._write = self._guard.judge, board.write  # looked up once, and not for each trade
 
     @property
     def assets(self) -> set[str]:
@@ -123,21 +127,37 @@ class Intake:
     # What connections deliver (Sink)
 
     def ticks(self, ticks: Sequence[Tick], wall_ns: int, mono_ns: int) -> int:
-        """Write what the guard lets through; return how many those are."""
-        before = self.written
-        targets, judge, write = self._targets, self._guard.judge, self._board.write
+        """Write what the guard lets through; return how many of those traded just now.
+
+        An exchange that sends what happened long ago is not alive, however new that is here.
+        """
+        targets, judge, write = self._targets, self._judge, self._write
+        written = of_use = 0
+        refused = []
         for tick in ticks:
             target = targets.get(tick.symbol) or self._folded.get(tick.symbol.casefold())
             if target is None:
                 continue
-            reason = judge(tick, wall_ns)
-            if reason == PASS:
-                write(target.slot, tick.price, tick.traded_ns or wall_ns, wall_ns, mono_ns)
-                self.written += 1
-            else:
-                self.refusals[reason] += 1
-                self._keep(reason, tick.symbol, f"{tick.price} traded {tick.traded_ns}", wall_ns)
-        return self.written - before
+            if reason := judge(tick, wall_ns):
+                refused.append((reason, tick))
+                continue
+            traded_ns = tick.traded_ns or wall_ns
+            write(target.slot, tick.price, traded_ns, wall_ns, mono_ns)
+            written += 1
+            if wall_ns - traded_ns <= FRESH_NS:
+                of_use += 1
+        self.written += written
+        if refused:
+            self._refuse(refused, _newest(ticks), wall_ns)
+        return of_use
+
+    def _refuse(self, refused: Iterable[tuple[str, Tick]], newest: Mapping[str, Tick], wall_ns: int) -> None:
+        for reason, tick in refused:
+            if reason == OLDER and newest[tick.symbol] is not tick:
+                self.superseded += 1
+                continue
+            self.refusals[reason] += 1
+            self._keep(reason, tick.symbol, f"{tick.price} traded {tick.traded_ns}", wall_ns)
 
     def faults(self, faults: Faults, wall_ns: int) -> None:
         self.refusals.update(faults.counts)
@@ -164,24 +184,22 @@ class Intake:
         return sorted(every, key=lambda tick: tick.at_ns)[-RECENT_REFUSALS:]
 
     def stuck_assets(self, mono_ns: int, *, stuck_after_ns: int, peer_fresh_ns: int) -> list[str]:
-        """Return the assets that trade elsewhere, but have not been heard of here for *stuck_after_ns*.
+        """Return the assets that trade elsewhere, but have not traded here for *stuck_after_ns*.
 
         Elsewhere is two other exchanges, or the only other one.
         """
-        since_ns = mono_ns - stuck_after_ns
-        if self._started_mono_ns > since_ns:
+        if mono_ns - self._started_mono_ns < stuck_after_ns:
             return []
         return sorted(
-            asset for asset in self.assets if self._is_stuck(asset, since_ns, mono_ns - peer_fresh_ns)
+            asset for asset in self.assets if self._is_stuck(asset, mono_ns, stuck_after_ns, peer_fresh_ns)
         )
 
-    def _is_stuck(self, asset: str, since_ns: int, peer_since_ns: int) -> bool:
-        prices = self._board.all(asset)
-        if any(price.exchange == self._name and price.received_mono_ns >= since_ns for price in prices):
+    def _is_stuck(self, asset: str, mono_ns: int, stuck_after_ns: int, peer_fresh_ns: int) -> bool:
+        ages_ns = {price.exchange: price.age_ns(mono_ns) for price in self._board.all(asset)}
+        if ages_ns.pop(self._name, stuck_after_ns + 1) <= stuck_after_ns:
             return False
-        peers = [price for price in prices if price.exchange != self._name]
-        moving = sum(price.received_mono_ns >= peer_since_ns for price in peers)
-        return moving >= min(2, max(1, len(peers)))
+        moving = sum(age_ns <= peer_fresh_ns for age_ns in ages_ns.values())
+        return moving >= min(2, max(1, len(ages_ns)))
 
     def held(self, asset: str, wall_ns: int) -> list[str]:
         """Return the prices of an asset that the guard holds."""
@@ -197,4 +215,13 @@ class Intake:
         return PeerPrices(prices, self._held_elsewhere(target.asset, self._name))
 
     def _is_peer(self, price: Price, mono_ns: int) -> bool:
-        return price.exchange != self._name and price.age_ns(mono_ns) <= PEER_FRESH_NS
+        return price.exchange != self._name and price.age_ns(mono_ns) <= FRESH_NS
+
+
+def _newest(ticks: Iterable[Tick]) -> dict[str, Tick]:
+    """Return the newest trade of each symbol, the first of those of one instant."""
+    newest: dict[str, Tick] = {}
+    for tick in ticks:
+        if (tick.traded_ns or 0) > (newest.setdefault(tick.symbol, tick).traded_ns or 0):
+            newest[tick.symbol] = tick
+    return newest

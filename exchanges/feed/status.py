@@ -46,9 +46,11 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     reconnects: int = 0
     refusals: dict[str, int] = {}
     """Reason → ticks not let through."""
+    superseded: int = 0
+    """Trades that came in one frame with a newer one of their symbol: passed over, which is no refusal."""
     recent_refusals: list[RefusedTick] = []
     stuck_assets: list[str] = []
-    """No tick here although other exchanges traded the asset."""
+    """Not traded here although other exchanges traded the asset."""
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):

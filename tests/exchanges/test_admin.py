@@ -139,6 +139,7 @@ REFUSED = FeedStatus(
     ],
     refused_symbols={"X-USD": "<i>no such product</i>"},
     stuck_assets=["ETH"],
+    superseded=77,
 )
 
 
@@ -184,7 +185,7 @@ def test_json_endpoints_show_what_is_live(admin_user: User) -> None:
 def test_json_endpoint_tells_what_was_refused(admin_user: User) -> None:
     document = json.loads(live_get(admin_user, "/admin/exchange-feeds", plain=REFUSED).content)
     status = next(feed["status"] for feed in document["feeds"] if feed["name"] == "plain")
-    assert status["refusals"] == {"jump_held": 1_234, "older": 2}
+    assert (status["refusals"], status["superseded"]) == ({"jump_held": 1_234, "older": 2}, 77)
     assert status["recent_refusals"][0] == {
         "at_ns": WALL_NS, "symbol": "BTC-USD", "reason": "jump_held", "detail": "1 traded 5"
     }  # fmt: skip
@@ -315,7 +316,14 @@ def test_new_asset_can_be_written_in_the_form(admin_client: Client) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"asset": "btc"}, {"asset": "BTC"}, {"symbol": "BTC-USD"}, {"symbol": 'x"'}, {"category": "Stones"}],
+    [
+        {"asset": "btc"},
+        {"asset": "BTC"},
+        {"symbol": "BTC-USD"},
+        {"symbol": "btc-usd"},
+        {"symbol": 'x"'},
+        {"category": "Stones"},
+    ],
 )
 def test_bad_asset_is_said_in_the_form(admin_client: Client, changes: dict[str, str]) -> None:
     row = {"asset": "ETH", "exchange": "plain", "symbol": "ETH-USD", "category": "Major Currencies"}

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from exchanges.feed.decode import Fault, Faults
-from exchanges.feed.intake import KEPT_PER_REASON, Intake
+from exchanges.feed.intake import FRESH_NS, KEPT_PER_REASON, Intake
 from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS
 from pricing._board import MAX_EXCHANGES, BoardWriter, board_size, format_board
 from pricing.tick import Tick
@@ -88,6 +88,34 @@ def test_ticks_of_use_are_counted() -> None:
     intake = new_intake(new_board())
     first = tick("1.5", trade_id="7")
     assert deliver(intake, first, first, tick("1.5", ago_s=3), tick("1.6"), tick("9", symbol="NOPE-USD")) == 2
+
+
+def test_trade_of_long_ago_is_written_and_of_no_use() -> None:
+    board = new_board()
+    intake = new_intake(board)
+    assert deliver(intake, tick("1.5", ago_s=3600), tick("1.6", ago_s=FRESH_NS / SECOND_NS + 1)) == 0
+    assert (intake.written, price(board)) == (2, "1.6")
+    assert deliver(intake, tick("1.7", ago_s=FRESH_NS / SECOND_NS - 1)) == 1
+
+
+def test_trade_with_a_newer_one_in_its_frame_is_superseded_and_not_refused() -> None:
+    """A snapshot begins with its newest trade; after a reconnection all of it is older than what is known."""
+    board = new_board()
+    intake = new_intake(board)
+    snapshot = [tick("2.5", symbol="ETH-USD", ago_s=4), *(tick("1.5", ago_s=ago_s) for ago_s in (1, 2, 3))]
+    assert intake.ticks(snapshot, time.time_ns(), time.monotonic_ns()) == 2
+    assert (intake.superseded, intake.refusals, price(board)) == (2, {}, "1.5")
+    deliver(intake, tick("1.6"))
+    assert intake.ticks(snapshot, time.time_ns(), time.monotonic_ns()) == 1
+    assert (intake.superseded, intake.refusals) == (4, {"older": 1})
+
+
+def test_trade_of_the_same_instant_and_a_lower_id_is_superseded_too() -> None:
+    intake = new_intake(new_board())
+    traded_ns = time.time_ns()
+    fills = [Tick("BTC-USD", "1.5", traded_ns, number) for number in (9, 8, 7)]
+    intake.ticks(fills, traded_ns, time.monotonic_ns())
+    assert (intake.written, intake.superseded, intake.refusals) == (1, 2, {})
 
 
 def test_symbols_that_differ_only_in_case_are_not_both_followed() -> None:
@@ -220,3 +248,29 @@ def test_asset_of_a_new_feed_is_not_stuck_at_once() -> None:
     assert stuck(mono_ns, peer_fresh_ns=2 * minute) == []
     assert stuck(mono_ns + minute + SECOND_NS, peer_fresh_ns=2 * minute) == ["BTC"]
     assert stuck(mono_ns + minute + SECOND_NS, peer_fresh_ns=SECOND_NS) == [], "the other is silent as well"
+
+
+def test_asset_of_which_only_old_trades_come_is_stuck() -> None:
+    board = new_board()
+    intake, other = new_intake(board), new_intake(board, "other")
+    mono_ns, minute = time.monotonic_ns(), 60 * SECOND_NS
+
+    def stuck() -> list[str]:
+        return intake.stuck_assets(
+            mono_ns + 2 * minute + SECOND_NS, stuck_after_ns=2 * minute, peer_fresh_ns=3 * minute
+        )
+
+    deliver(other, tick("1.5"))
+    deliver(intake, tick("1.5", ago_s=3600))
+    assert stuck() == ["BTC"]
+    wall_ns = time.time_ns()
+    intake.ticks([Tick("BTC-USD", "1.5", wall_ns)], wall_ns, mono_ns + minute)
+    assert stuck() == []
+
+
+def test_old_trades_of_others_make_nothing_stuck() -> None:
+    board = new_board()
+    intake, other = new_intake(board), new_intake(board, "other")
+    deliver(other, tick("1.5", ago_s=3600))
+    at_ns = time.monotonic_ns() + 61 * SECOND_NS
+    assert intake.stuck_assets(at_ns, stuck_after_ns=60 * SECOND_NS, peer_fresh_ns=120 * SECOND_NS) == []

@@ -8,12 +8,14 @@ import pytest
 from exchanges.feed import line as module
 from exchanges.feed.backoff import Pacing
 from exchanges.feed.connection import Ended, FeedConnection, Network
-from exchanges.feed.line import Line, Redialling
-from tests.exchanges.feed.exchange import Record
+from exchanges.feed.line import QUIET_AFTER_NS, Line, Redialling
+from exchanges.feed.protocol import FeedProtocol
+from tests.exchanges.feed.exchange import Record, trade
 from tests.exchanges.feed.test_connection import no_token
 from tests.exchanges.rows import feed_spec
 
 LOOPBACK = Network(allow_loopback=True)
+SECOND_NS = 10**9
 
 
 class Slept:
@@ -122,3 +124,16 @@ async def test_state_of_a_line_follows_what_happens() -> None:
     assert line.state(0) == ("backoff", "connection lost")
     line.ended = Ended("refused to connect to x: private", refused=True)
     assert line.state(0) == ("refused", "refused to connect to x: private")
+
+
+async def test_line_that_brings_only_trades_of_no_use_is_not_live() -> None:
+    line = new_line()
+    protocol = FeedProtocol(feed_spec(), ["BTC-USD"], uuid=lambda: "")
+    line.connection = FeedConnection(protocol, network=LOOPBACK, sink=Record(), ask_token=no_token)
+    line.connection.open = True
+    assert line.state(SECOND_NS) == ("connecting", "waiting for the first trade")
+    assert protocol.receive(trade("BTC-USD", "1.5"), SECOND_NS, SECOND_NS)
+    assert line.state(SECOND_NS) == ("quiet", "no trade of use so far: all of them old, or refused")
+    protocol.harvested(SECOND_NS)
+    assert line.state(SECOND_NS) == ("live", "")
+    assert line.state(SECOND_NS + QUIET_AFTER_NS + 1)[0] == "quiet"

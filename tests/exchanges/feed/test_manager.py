@@ -338,6 +338,35 @@ async def test_exchange_that_sends_only_old_trades_is_not_fresh_and_is_hung_up_o
             assert node.status("plain").state != "live"
 
 
+async def test_exchange_that_runs_an_hour_behind_is_never_live(simulator: Simulator) -> None:
+    """Each trade is newer than the one before: a replay, or a queue that never empties."""
+    seen = set()
+
+    async def an_hour_behind(socket: ServerConnection) -> None:
+        for number in itertools.count():
+            hour_ago_ms = time.time_ns() // 10**6 - 3_600_000
+            await socket.send(trade("BTC-USD", "83000", trade_id=number, ms=hour_ago_ms))
+            await asyncio.sleep(0.05)
+
+    async with ScriptedExchange(an_hour_behind) as served:
+        node = FeedNode(simulator, names=["okx", "bybit"])
+        node.feeds["plain"] = feed_spec(ws_url=served.url, quirks={"silence_limit_s": 2})
+        node.listings.append(listing("BTC"))
+
+        def is_dialled_again() -> bool:
+            seen.add(node.status("plain").state)
+            return node.status("plain").reconnects >= 1
+
+        async with node:
+            await node.until_live("okx", "bybit")
+            await node.until(lambda: node.price("plain") is not None, what="shown, with its age")
+            await node.until(lambda: node.status("plain").stuck_assets == ["BTC"])
+            await node.until(is_dialled_again)
+            assert "quiet" in seen
+            assert "live" not in seen
+            assert node.status("plain").refusals == {}
+
+
 async def test_asset_that_trades_elsewhere_but_not_here_is_stuck(simulator: Simulator) -> None:
     async with FeedNode(simulator, names=["okx", "bybit", "kraken"]) as node:
         await node.until_live("okx", "bybit", "kraken")
