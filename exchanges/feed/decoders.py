@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from exchanges.feed.paths import EVERY, Path, Step
 
@@ -159,9 +159,7 @@ class _Builder:
             if (child.required or child.children or on_the_way) and not child.forbidden:
                 fields.append((name, kind))
             else:
-                fields.append(
-                    (name, kind | UnsetType if kind is not Raw else Raw, UNSET if kind is not Raw else Raw())
-                )
+                fields.append((name, kind, Raw() if kind is Raw else ""))
         fields.sort(key=len)
         self.types[id(node)] = struct = msgspec.defstruct("Node", fields, rename=rename, gc=False)
         return struct
@@ -184,24 +182,22 @@ class _Builder:
             raise _Unsupported
         decode: Callable[[str | bytes], Any] = msgspec.json.Decoder(self._struct(self.root)).decode
         holds = self._conditions()
-        steps = self._steps()
-        read = self._fields()
+        find = self._find()
+        pick, pick_all = self._pick(), self._pick_all()
 
         def decoder(frame: str | bytes) -> Iterable[Row] | None:
             try:
-                root = rows = decode(frame)
+                root = decode(frame)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 return None
             if holds is not None and not holds(root):
                 return None
-            for step in steps:
-                if type(rows) is not list:
-                    rows = step(rows)
-                elif len(rows) == 1:  # one event a frame is the rule
-                    rows = step(rows[0])
-                else:
-                    rows = [child for parent in rows for child in _as_list(step(parent))]
-            return read(root, at_most(_as_list(rows)))
+            rows = find(root)
+            if pick is None:
+                return pick_all(root, at_most(_as_list(rows)))
+            if type(rows) is not list:
+                return (pick(rows),)
+            return (pick(rows[0]),) if len(rows) == 1 else map(pick, at_most(rows))
 
         return decoder
 
@@ -220,25 +216,44 @@ class _Builder:
                 yield child
             yield from self._forbidden(child)
 
-    def _steps(self) -> list[Callable[[Any], Any]]:
-        """Return the steps from the document to the trades, one for each list on the way."""
+    def _find(self) -> Callable[[Any], Any]:
+        """Return the way from the document to its trades: one step for each list there."""
         starts = [self.root, *self.containers]
         pairs = zip(starts, self.containers, strict=False)  # one start more
-        return [attrgetter(self._attribute(start, container)) for start, container in pairs]
+        steps = [attrgetter(self._attribute(start, container)) for start, container in pairs]
+        if not steps:
+            return lambda root: root
+        first, *others = steps
+        if not others:
+            return first
 
-    def _fields(self) -> Callable[[Any, Any], Iterable[Row]]:
-        """Return the step from objects to (symbol, price, time, trade id)."""
+        def find(root: Any) -> Any:
+            rows = first(root)
+            for step in others:
+                if type(rows) is not list:
+                    rows = step(rows)
+                elif len(rows) == 1:  # one event a frame is the rule
+                    rows = step(rows[0])
+                else:
+                    rows = [child for parent in rows for child in _as_list(step(parent))]
+            return rows
+
+        return find
+
+    def _pick(self) -> Callable[[Any], Row] | None:
+        """Return the step from one trade to (symbol, price, time, trade id); None unless it has all four."""
+        if any(leaf is None or leaf[0] for leaf in self.leaves):
+            return None
+        return attrgetter(*(self._attribute(self.row, leaf[1]) for leaf in self.leaves if leaf is not None))
+
+    def _pick_all(self) -> Callable[[Any, Any], Iterable[Row]]:
+        """Return the step from the document and its trades to the four values of each."""
         getters = [
             None
             if leaf is None
             else (leaf[0], attrgetter(self._attribute(self.root if leaf[0] else self.row, leaf[1])))
             for leaf in self.leaves
         ]
-        if all(getter is not None and not getter[0] for getter in getters):
-            four = attrgetter(
-                *(self._attribute(self.row, leaf[1]) for leaf in self.leaves if leaf is not None)
-            )
-            return lambda root, rows: map(four, rows)
 
         def read(root: Any, rows: Any) -> Iterable[Row]:
             for row in rows:
@@ -250,7 +265,7 @@ class _Builder:
 
 
 def _starts(get: Callable[[Any], Any], start: str) -> Callable[[Any], bool]:
-    return lambda root: bool(get(root).startswith(start))
+    return lambda root: get(root).startswith(start)
 
 
 def _absent(get: Callable[[Any], Any]) -> Callable[[Any], bool]:

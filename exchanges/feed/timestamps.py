@@ -28,6 +28,7 @@ Reader = Callable[[str | int], int | None]
 def _unix(digits: int) -> Reader:
     """Return a reader of a unit that is *digits* decimal places above a nanosecond."""
     factor: int = 10**digits
+    factors: tuple[int, ...] = tuple(10 ** (digits - places) for places in range(digits + 1))
 
     def read(text: str | int) -> int | None:
         if isinstance(text, int):
@@ -37,8 +38,9 @@ def _unix(digits: int) -> Reader:
         if text.isdigit():
             return int(text) * factor
         whole, _, fraction = text.partition(".")
-        if whole.isdigit() and fraction.isdigit() and len(fraction) <= digits:
-            return int(whole) * factor + int(fraction.ljust(digits, "0"))
+        every = whole + fraction
+        if whole and 0 < (places := len(fraction)) <= digits and every.isdigit():
+            return int(every) * factors[places]
         return _unix_decimal(text, digits)
 
     return read
@@ -61,8 +63,8 @@ def rfc3339() -> Reader:
             return None
         if second and text[:20] == second and text[-1] == "Z":
             fraction = text[20:-1]
-            if fraction.isdigit() and fraction.isascii() and len(fraction) <= 9:
-                return second_ns + int(fraction) * _SCALE[len(fraction)]
+            if fraction.isdigit() and fraction.isascii() and (places := len(fraction)) <= 9:
+                return second_ns + int(fraction) * _SCALE[places]
         nanoseconds = parse_rfc3339(text)
         if nanoseconds is not None and text[19] == ".":
             second, second_ns = text[:20], nanoseconds - nanoseconds % 1_000_000_000
