@@ -10,6 +10,7 @@ from django.conf import LazySettings
 
 from billing.demo import DemoTokens
 from billing.guessing import Guesses
+from billing.offers import Offers
 from billing.security import record_refused_keys
 from exchanges.rest import RestClient
 from exchanges.services import load_catalogue, load_exchanges, table_revision
@@ -40,6 +41,7 @@ class Runtime:
     tables: "TableFollower"
     live: Live
     fast_path: FastPath
+    offers: Offers
 
 
 class TableFollower:
@@ -103,6 +105,8 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         tables.on_change = lambda: fast_path.follow(prices.view.listed())
         stack.push_async_callback(cancelled, asyncio.create_task(tables.run(), name="tables"))
         await happens(tables.has_read, FIRST_READING_S)
+        offers = Offers()
+        stack.push_async_callback(cancelled, asyncio.create_task(offers.run(), name="offers"))
         guesses = Guesses(record=record_refused_keys)
         stack.push_async_callback(cancelled, asyncio.create_task(guesses.run(), name="guesses"))
         admission = Admission(
@@ -117,7 +121,7 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
             prices, board, counters, admission, totals=totals.totals, health_port=health_port, worker=row
         )
         live = await stack.enter_async_context(open_live(board, prices.view, parameters))
-        yield Runtime(api, prices, board, totals, tables, live, fast_path)
+        yield Runtime(api, prices, board, totals, tables, live, fast_path, offers)
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

@@ -38,6 +38,7 @@ async def home(request: HttpRequest) -> HttpResponse:
         "cards": price_cards(runtime, catalogue),
         "ttl_ms": parameters.price_ttl_ms,
         "ttl_s": parameters.price_ttl_ms // 1000,
+        "offers": runtime.offers.rows if runtime else (),
         "site": site_of(request),
     }
     return page(request, "home", context)

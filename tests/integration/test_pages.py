@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.test import AsyncClient
 
+from billing.offers import Offer
 from pricing import openapi
 from pricing.catalogue import Catalogue
 from pricing.problems import PROBLEMS
@@ -75,6 +76,26 @@ async def test_home_page_says_where_the_money_goes() -> None:
     assert "All subscription revenue goes to Cross Power Ministries of Pakistan" in re.sub(" +", " ", text)
 
 
+async def test_home_page_tells_the_plans_and_where_to_begin(runtime: Any) -> None:
+    pro, lifetime = (
+        Offer("Pro", "$30/month", 50_000, 10, 20),
+        Offer("Lifetime", "$3,000 once", None, 100, 200),
+    )
+    runtime.offers.rows = (pro, lifetime)
+    text = await text_of("/", runtime)
+    table = re.search(r'<table class="plans">.*?</table>', text, re.DOTALL)
+    assert table is not None
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table.group())[4:]
+    shown = [re.sub(r"<[^>]+>", "", cell) for cell in cells]
+    assert shown[:4] == ["Pro", "$30/month", "50,000", "10 20 at once"]
+    assert shown[4:] == ["Lifetime", "$3,000 once", "no limit", "100 200 at once"]
+    assert '<a class="button" href="/account/">Open an account</a>' in text
+
+
+async def test_home_page_has_no_plans_before_they_were_read(runtime: Any) -> None:
+    assert "plans-title" not in await text_of("/", runtime)
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_page_opens_without_anything_live(path: str) -> None:
     assert "<h1" in await text_of(path)
@@ -96,7 +117,7 @@ async def test_status_page_tells_each_exchange_and_the_whole(runtime: Any) -> No
 async def test_documentation_has_every_path_and_a_place_for_every_problem() -> None:
     text = await text_of("/docs")
     for path in openapi.document()["paths"]:
-        assert f"curl &#x27;http://testserver{path}" in text
+        assert f"&#x27;http://testserver{path}" in text
     for code in PROBLEMS:
         assert f'id="{code}"' in text  # where a problem's "type" points
 

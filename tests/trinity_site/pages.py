@@ -31,4 +31,5 @@ def runtime_of(board: BoardWriter, catalogue: Catalogue) -> Any:  # Any: stands 
     """Return what requests find in their state."""
     view, parameters = PublicView(lambda: catalogue), Parameters()
     prices = SimpleNamespace(view=view, parameters=parameters)
-    return SimpleNamespace(board=board, prices=prices, live=Live(board, view, parameters))
+    live, offers = Live(board, view, parameters), SimpleNamespace(rows=())
+    return SimpleNamespace(board=board, prices=prices, live=live, offers=offers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from billing import offers
 from exchanges.services import ExchangeTables
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo
 from trinity_site import runtime
@@ -34,6 +35,7 @@ class Tables:
         monkeypatch.setattr(runtime, "load_exchanges", self._exchanges)
         monkeypatch.setattr(runtime, "load_catalogue", self._catalogue)
         monkeypatch.setattr(runtime, "POLL_S", 0.01)
+        monkeypatch.setattr(offers, "load_offers", tuple)
 
     async def _revision(self) -> int:
         if self.dead:
@@ -135,6 +137,9 @@ async def opened(folder: Path) -> AsyncIterator[Runtime]:
         CLUSTER_NODE="RuntimeTest",
         TRINITY_DATA_DIR=folder,
         TRINITY_BOARD_SLOTS=64,
+        TRINITY_GATE_ROWS=1_024,
+        SECRET_KEY="secret",
+        ALLAUTH_TRUSTED_PROXY_COUNT=0,
         TRINITY_SIMULATOR_URL="",
         TRINITY_ALLOW_LOOPBACK_EXCHANGES=False,
         TRINITY_HEALTH_PORT=8081,
@@ -151,7 +156,7 @@ def segments() -> list[Path]:
 async def test_worker_opens_without_feeds_and_leaves_nothing_behind(tables: Tables, tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     async with opened(tmp_path) as built:
-        assert len(segments()) == 2
+        assert len(segments()) == 3
         assert built.tables.catalogue is CATALOGUE
         assert built.board.writer_pid == 0
         assert built.board.get("BTC", "kraken") is None
