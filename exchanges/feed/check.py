@@ -136,7 +136,7 @@ def _report(
         for connection in connections
         for state in connection.protocol.symbol_states().values()
     ]
-    frames = sum((Counter(connection.protocol.counts) for connection in connections), Counter[str]())
+    frames = sum((connection.protocol.counts for connection in connections), Counter[str]())
     problem = _problem(checked, listener, failure)
     return CheckReport(
         exchange=spec.name,

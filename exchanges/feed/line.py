@@ -119,7 +119,7 @@ class Line:
         if protocol.paused:
             return "paused", protocol.paused
         if not protocol.connected_for_data:
-            if protocol.counts.get("trade"):
+            if protocol.trades:
                 return "quiet", last or "no trade of use so far: all of them old, or refused"
             return "connecting", last or "waiting for the first trade"
         quiet = mono_ns - protocol.last_tick_mono_ns > QUIET_AFTER_NS

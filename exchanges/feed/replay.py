@@ -44,7 +44,7 @@ class Replay:
     @property
     def kinds(self) -> Counter[str]:
         """Return how many frames were of which kind."""
-        return Counter(self._protocol.counts)
+        return self._protocol.counts
 
     def run(self, lines: Iterable[str]) -> Iterator[ReplayedTick]:
         """Yield the ticks of *lines*, which count from 1; what cannot be read is counted and passed over."""
