@@ -123,6 +123,12 @@ cdef int gate_admit_digest(
     uint8_t scope, const uint8_t* address, bint take, GateVerdict* out
 ) noexcept nogil
 
+# In three steps, for who has something else to do while the memory brings what is asked for: hash a key (0: it is none) …
+cdef bint gate_hash(const GateMemory* gate, const char* key, size_t length, uint8_t* digest) noexcept nogil
+
+# … have its row brought, and then gate_admit_digest.
+cdef void gate_fetch(const GateMemory* gate, const uint8_t* digest) noexcept nogil
+
 
 cdef class Gate:
     cdef GateMemory memory             # for modules that cimport; header is NULL once closed

@@ -322,6 +322,33 @@ cdef int gate_admit_digest(
     return judge(gate, words, mono_ns, wall_s, scope, address, take, out)
 
 
+cdef bint gate_hash(const GateMemory* gate, const char* key, size_t length, uint8_t* digest) noexcept nogil:
+    cdef uint32_t place
+    if not is_wellformed(key, length):
+        return 0
+    sha256(sha256_blocks, key, length, digest)
+    memcpy(&place, digest, sizeof(place))
+    fetch(&gate.index[place & (gate.header.index_entries - 1)], 0)
+    return 1
+
+
+cdef void gate_fetch(const GateMemory* gate, const uint8_t* digest) noexcept nogil:
+    """A guess: the first entry that is like it is its own but once in four milliards."""
+    cdef uint32_t place, half, number, probe, entries = gate.header.index_entries
+    cdef uint64_t entry
+    memcpy(&place, digest, sizeof(place))
+    memcpy(&half, digest + 4, sizeof(half))
+    for probe in range(READ_TRIES):
+        entry = load(&gate.index[(place + probe) & (entries - 1)], RELAXED)
+        number = <uint32_t>entry - 1
+        if entry == 0 or (entry >> 32 == half and number >= gate.header.rows):
+            return
+        if entry >> 32 == half:
+            fetch(&gate.rows[number], 0)
+            fetch(&gate.rows[number].tat_ns, 1)
+            return
+
+
 cdef int gate_admit(
     const GateMemory* gate, const char* key, size_t length, uint64_t mono_ns, uint64_t wall_s,
     uint8_t scope, const uint8_t* address, bint take, GateVerdict* out

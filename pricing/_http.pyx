@@ -8,7 +8,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from billing._gate cimport ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict, gate_admit
+from billing._gate cimport (
+    ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict, gate_admit_digest, gate_fetch, gate_hash,
+)
 from pricing._board cimport (
     MAX_EXCHANGES, BoardReader, PriceCopy, age_of, find_asset, find_exchange, is_still, read_best, read_price,
 )
@@ -384,6 +386,9 @@ cdef class FastPath:
         cdef const char* end = at + PyBytes_GET_SIZE(data)
         cdef PriceCopy price
         cdef GateVerdict verdict
+        cdef uint8_t digest[32]
+        cdef char body[BODY_BYTES]
+        cdef size_t body_bytes
         cdef uint64_t wall_s = 0
         cdef int64_t mono_ns = 0
         if end - at > HEAD_BYTES or self.board.board.header == NULL or self.gate.memory.header == NULL:
@@ -393,11 +398,16 @@ cdef class FastPath:
         at = read_target(at, end, &question)
         if at == NULL or not read_headers(at, end, &question):
             return None
+        # A key among a million lies far away: the price is found while its entry comes, and told while its row does.
+        if not gate_hash(&self.gate.memory, question.key.at, question.key.length, digest):
+            return None
         self.read_clock(&mono_ns, &wall_s)
         if not self.find(&question, mono_ns, &price):
             return None
-        if gate_admit(
-            &self.gate.memory, question.key.at, question.key.length, mono_ns, wall_s, SCOPE_PRICES,
+        gate_fetch(&self.gate.memory, digest)
+        body_bytes = self.put_body(body, &question, &price, age_of(&price, mono_ns)) - body
+        if gate_admit_digest(
+            &self.gate.memory, digest, mono_ns, wall_s, SCOPE_PRICES,
             <const uint8_t*>PyBytes_AS_STRING(address) if address is not None else NULL, 1, &verdict,
         ) != ADMITTED:
             return None
@@ -406,7 +416,7 @@ cdef class FastPath:
         if defaults is not self.defaults:
             self.default_lines = lines_of(defaults)
             self.defaults = defaults
-        return self.render(&question, &price, &verdict, age_of(&price, mono_ns))
+        return self.render(&verdict, body, body_bytes)
 
     cdef int read_clock(self, int64_t* mono_ns, uint64_t* wall_s) except -1:
         cdef timespec now
@@ -478,13 +488,10 @@ cdef class FastPath:
         self.names[price.exchange] = found.exchange
         return 0
 
-    cdef bytes render(self, const Question* question, const PriceCopy* price, const GateVerdict* verdict, int64_t age_ns):
+    cdef bytes render(self, const GateVerdict* verdict, const char* body, size_t body_bytes):
         """Put the answer together as pricing.http and uvicorn do."""
-        cdef char body[BODY_BYTES]
         cdef char fields[FIELDS_BYTES]
-        cdef char* fields_end = put_limits(fields, verdict)
-        cdef char* body_end = self.put_body(body, question, price, age_ns)
-        cdef size_t body_bytes = body_end - body, fields_bytes = fields_end - fields
+        cdef size_t fields_bytes = put_limits(fields, verdict) - fields
         cdef size_t exposed_bytes = PyBytes_GET_SIZE(self.exposed) if fields_bytes else 0
         cdef char length[24]
         cdef size_t length_bytes = put_number(length, body_bytes) - length

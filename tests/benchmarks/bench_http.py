@@ -25,7 +25,7 @@ def measure(*, seconds: int, rounds: int, connections: int) -> dict[str, Any]:
     """Return what bench.py reports, or say what is missing."""
     if missing := [tool for tool in ("wrk", "nginx", "taskset") if shutil.which(tool) is None]:
         return {"skipped": f"not installed: {', '.join(missing)}"}
-    with bench_node() as node, _fresh_price(node):
+    with bench_node() as node, fresh_price(node):
         key = node.make_key()
         node.start("runkeyring")
         pid = node.start("runhttp")
@@ -38,7 +38,7 @@ def measure(*, seconds: int, rounds: int, connections: int) -> dict[str, Any]:
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # type: ignore[no-any-return]
 
 
-class _fresh_price:  # reads as a context manager
+class fresh_price:  # reads as a context manager
     """Writes BTC to the board ten times a second, as a feed process would."""
 
     def __init__(self, node: BenchNode) -> None:

@@ -50,12 +50,15 @@ class Exchange:
 class Customer:
     """One kept-alive HTTP connection that asks for the price."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> None:
         self._reader, self._writer = reader, writer
+        self._question = (
+            f"GET /price?asset=BTC HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\n\r\n".encode()
+        )
 
     async def price(self) -> str:
         """Return the price in the answer; empty while there is none."""
-        self._writer.write(b"GET /price?asset=BTC HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self._writer.write(self._question)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         return str(json.loads(await self._reader.readexactly(length)).get("price", ""))
@@ -85,14 +88,15 @@ def _document(port: int) -> str:
     return json.dumps({"feed": feed, "assets": [_ROW | _FLAGS]})
 
 
-async def _run(node: BenchNode, port: int, trades: int) -> dict[str, Any]:
+async def _run(node: BenchNode, port: int, key: str, trades: int) -> dict[str, Any]:
     exchange = Exchange()
     async with serve(exchange.talk, "127.0.0.1", port, compression=None):
         node.start("runfeeds")
+        node.start("runkeyring")
         node.start("runhttp")
         await asyncio.to_thread(node.wait_for_http)
         await exchange.trade("67000.10")
-        customer = Customer(*await asyncio.open_connection("127.0.0.1", node.http_port))
+        customer = Customer(*await asyncio.open_connection("127.0.0.1", node.http_port), key)
         while await customer.price() != "67000.10":
             pass
         await _time_trades(exchange, customer, min(200, trades))  # warm
@@ -113,7 +117,7 @@ def measure(*, trades: int) -> dict[str, Any]:
         document = node.folder / "bench.json"
         document.write_text(_document(port))
         node.manage("exchange", "import", str(document))
-        return asyncio.run(_run(node, port, trades))
+        return asyncio.run(_run(node, port, node.make_key(), trades))
 
 
 def main() -> None:
