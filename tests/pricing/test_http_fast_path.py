@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
@@ -246,6 +247,62 @@ async def test_client_that_does_not_read_is_held_up_by_the_ordinary_way() -> Non
     assert (await wire.send(b"")).count(b"HTTP/1.1 200 OK") == 1
     wire.close()
     await world.aclose()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[Wired]:
+    world = filled(fast=True)
+    yield world
+    await world.aclose()
+
+
+async def test_connection_is_kept_alive_from_its_last_question_on(world: Wired) -> None:
+    world.config.timeout_keep_alive = 0.2  # type: ignore[assignment]  # the loop takes fractions
+    wire = world.connect()
+    for _ in range(3):
+        await wire.send(PLAIN)
+        await asyncio.sleep(0.1)
+    assert not wire.transport.closing
+    await asyncio.sleep(0.2)
+    assert wire.transport.closing
+    assert (wire.fast, world.server_state.total_requests) == (3, 3)
+    wire.close()
+
+
+async def test_deadline_of_the_first_head_is_kept_by_a_plain_question(world: Wired) -> None:
+    wire = world.connect()
+    assert wire.protocol._deadline is not None
+    await wire.send(PLAIN)
+    assert wire.protocol._deadline is None
+    wire.close()
+
+
+async def test_stopping_server_closes_between_questions(world: Wired) -> None:
+    wire = world.connect()
+    await wire.send(PLAIN)
+    wire.protocol.shutdown()
+    assert wire.transport.closing
+    wire.close()
+
+
+async def test_health_port_has_no_prices(world: Wired) -> None:
+    wire = world.connect(port=8081)
+    assert (await wire.send(PLAIN)).startswith(b"HTTP/1.1 404")
+    wire.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "fast"), [({}, 1), ({"trusts_proxy": True}, 0)], ids=["direct", "behind a proxy"]
+)
+async def test_network_is_that_of_the_connection_unless_a_proxy_tells(
+    world: Wired, state: dict[str, Any], fast: int
+) -> None:
+    world.app_state |= state
+    wire = world.connect("198.51.100.20")
+    await wire.send(request(key=KEYS["elsewhere"]))
+    assert wire.fast + wire.slow == 1
+    assert wire.fast == fast
+    wire.close()
 
 
 async def test_text_that_needs_escapes_goes_the_ordinary_way(worlds: tuple[Wired, Wired]) -> None:

@@ -20,8 +20,8 @@ NEVER_S = 3_600.0
 
 
 class TransportDouble(asyncio.Transport):
-    def __init__(self, client: tuple[str, int]) -> None:
-        super().__init__({"peername": client, "sockname": ("127.0.0.1", 8080)})
+    def __init__(self, client: tuple[str, int], port: int) -> None:
+        super().__init__({"peername": client, "sockname": ("127.0.0.1", port)})
         self.written = b""
         self.closing = False
 
@@ -97,8 +97,8 @@ class Wired(World):
         finally:
             reader.close()
 
-    def connect(self, client: tuple[str, int] = ("192.0.2.7", 50_000)) -> Wire:
-        return Wire(self, TransportDouble(client))
+    def connect(self, client: str = "192.0.2.7", *, port: int = 8080) -> Wire:
+        return Wire(self, TransportDouble((client, 50_000), port))
 
     async def aclose(self) -> None:
         await super().aclose()
