@@ -56,7 +56,13 @@ class Sharing:
 
     def __init__(self, url: str, *, node: str) -> None:
         self._client = Redis.from_url(
-            url, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0), max_connections=8
+            url,
+            socket_connect_timeout=TIMEOUT_S,
+            # Every use has a limit of its own. The library would use wait_for, which in Python 3.11 loses a
+            # cancellation that comes just when the command has been sent.
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=8,
         )
         self._node = node
         # All databases of a server have their channels in common.

@@ -251,6 +251,27 @@ async def test_cancelled_listener_leaves_no_task(server: ValkeyServer) -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_cancellation_at_the_instant_of_a_ping_is_not_lost(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALIVE_S", 0.02)
+    drain = asyncio.StreamWriter.drain
+
+    async def drain_and_be_cancelled(self: asyncio.StreamWriter) -> None:
+        await drain(self)
+        if sharing.is_listening:  # nothing but pings is sent by then
+            running.cancel()
+
+    monkeypatch.setattr(asyncio.StreamWriter, "drain", drain_and_be_cancelled)
+    sharing, heard = Sharing(server.url, node="A"), Heard()
+    running = asyncio.create_task(
+        sharing.run(connected=heard.connected, told=heard.told.append, keys_changed=heard.keys_changed)
+    )
+    await asyncio.wait([running], timeout=2)
+    assert running.cancelled()
+    await sharing.aclose()
+
+
 # News of keys
 
 
