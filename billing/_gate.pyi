@@ -32,7 +32,7 @@ def format_gate(buffer: object, rows: int) -> None:
     """Make *buffer*, writable and exactly of that size, an empty gate."""
 
 def check_gate(buffer: object) -> None:
-    """Raise GateLayoutError when *buffer*, which may be read-only, holds something else."""
+    """Raise LayoutError when *buffer*, which may be read-only, holds something else."""
 
 def hash_key(text: bytes, *, portable: bool = False) -> bytes:
     """Give the SHA-256 of *text*, by the way this processor is fastest at or by the portable one."""
@@ -127,7 +127,7 @@ class Verdict:
 class Gate:
     """The gate as every worker has it: it judges and counts, and never waits for the writer or for anybody.
 
-    The buffer must be writable: counts are in it. Raises GateLayoutError when it holds something else. Holds
+    The buffer must be writable: counts are in it. Raises LayoutError when it holds something else. Holds
     the buffer until closed; after that every method raises ValueError. For one thread at a time.
     """
 

@@ -11,7 +11,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from collections import namedtuple
 
-from billing.exceptions import GateFull, GateLayoutError
+from billing.exceptions import GateFull
+from telemetry.exceptions import LayoutError
 
 cdef extern from "_crc32.h":
     void crc32_fill_tables() noexcept
@@ -405,23 +406,23 @@ cdef int check_layout(const char* base, Py_ssize_t length) except -1:
     cdef const Header* header = <const Header*>base
     cdef GateMemory gate
     if <size_t>base % sizeof(uint64_t):
-        raise GateLayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
+        raise LayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
     if length < <Py_ssize_t>sizeof(Header):
-        raise GateLayoutError("the size in bytes", f"at least {sizeof(Header)}", length)
+        raise LayoutError("the size in bytes", f"at least {sizeof(Header)}", length)
     if load(&header.magic, ACQUIRE) != MAGIC:
-        raise GateLayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
+        raise LayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
     if header.version != LAYOUT_VERSION:
-        raise GateLayoutError("the layout version", LAYOUT_VERSION, header.version)
+        raise LayoutError("the layout version", LAYOUT_VERSION, header.version)
     if not 1 <= header.rows <= MAX_ROWS:
-        raise GateLayoutError("the number of rows", f"1 to {MAX_ROWS}", header.rows)
+        raise LayoutError("the number of rows", f"1 to {MAX_ROWS}", header.rows)
     gate = map_gate(<char*>base, header.rows)
     if (
         header.size != gate.size or header.index_entries != index_entries(header.rows)
         or header.network_lists != network_lists(header.rows)
     ):
-        raise GateLayoutError(f"the recorded size of a gate of {header.rows} rows", gate.size, header.size)
+        raise LayoutError(f"the recorded size of a gate of {header.rows} rows", gate.size, header.size)
     if <uint64_t>length != gate.size:
-        raise GateLayoutError(f"the size in bytes of a gate of {header.rows} rows", gate.size, length)
+        raise LayoutError(f"the size in bytes of a gate of {header.rows} rows", gate.size, length)
     return 0
 
 
@@ -569,7 +570,7 @@ cdef class Gate:
         self.held = True
         try:
             check_layout(<const char*>self.view.buf, self.view.len)
-        except GateLayoutError:
+        except LayoutError:
             self.close()
             raise
         self.memory = map_gate(<char*>self.view.buf, (<Header*>self.view.buf).rows)
@@ -992,7 +993,7 @@ def format_gate(buffer, rows):
     try:
         gate = map_gate(<char*>view.buf, capacity)
         if <uint64_t>view.len != gate.size:
-            raise GateLayoutError(f"the size in bytes of a gate of {capacity} rows", gate.size, view.len)
+            raise LayoutError(f"the size in bytes of a gate of {capacity} rows", gate.size, view.len)
         memset(view.buf, 0, view.len)
         gate.header.version = LAYOUT_VERSION
         gate.header.rows = capacity

@@ -2,7 +2,6 @@
 
 BillingError
 ├── AccountOnOtherPlan   a command named another plan than the account has
-├── GateLayoutError      the memory is not a gate of this version and size
 ├── GateFull             no row, or no place for a key's networks, is left in the gate
 ├── KeyNotFound          there is no key of that name, or it is another account's
 ├── KeyRefused           a key cannot be as it was asked for; *errors* names the fields
@@ -76,19 +75,6 @@ class AccountOnOtherPlan(BillingError):
 
     def __str__(self) -> str:
         return f"{self.email} is on the plan {self.plan}"
-
-
-class GateLayoutError(BillingError):
-    """The memory does not hold the gate that this program expects: *what* differs, and how."""
-
-    def __init__(self, what: str, expected: object, found: object) -> None:
-        super().__init__(what, expected, found)
-        self.what = what
-        self.expected = expected
-        self.found = found
-
-    def __str__(self) -> str:
-        return f"not the expected gate: {self.what} is {self.found}, expected {self.expected}"
 
 
 class GateFull(BillingError):

@@ -20,14 +20,12 @@ from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from billing._gate import Gate, GateWriter, check_gate, format_gate, gate_size
-from billing.exceptions import GateLayoutError
 from pricing._board import BoardReader, BoardWriter, board_size, format_board
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
 from telemetry.exceptions import LayoutError
 from trinity_site.exceptions import SecondWriter, SegmentError
 
 FOLDER = Path("/dev/shm")
-_OTHER_LAYOUT = (LayoutError, GateLayoutError)
 # Two processes that start over an unusable file keep each other from locking it alone for an instant.
 _ATTEMPTS = 50
 _PAUSE_S = 0.01
@@ -200,7 +198,7 @@ def open_segment(path: Path, layout: Layout, *, access: int = mmap.ACCESS_WRITE)
         fd = _open_file(path)
         try:
             segment = _attach(path, fd, layout, access)
-        except _OTHER_LAYOUT as error:
+        except LayoutError as error:
             os.close(fd)
             refusal = error
             time.sleep(_PAUSE_S)
@@ -239,7 +237,7 @@ def _make_usable(fd: int, layout: Layout) -> None:
     """Keep what a killed process left behind if it is of this layout, else start with an empty one."""
     try:
         _check(fd, layout)
-    except _OTHER_LAYOUT:
+    except LayoutError:
         os.ftruncate(fd, 0)
         # Taken from the kernel at once: a hole that cannot be filled later would be a SIGBUS, not an error.
         os.posix_fallocate(fd, 0, layout.size)

@@ -42,7 +42,8 @@ from billing._gate import (
     hash_key,
 )
 from billing.admission import pack_address, pack_network
-from billing.exceptions import GateFull, GateLayoutError
+from billing.exceptions import GateFull
+from telemetry.exceptions import LayoutError
 from tests.twins import gate as twin
 
 ROWS = 6
@@ -590,7 +591,7 @@ def test_size_is_that_of_the_twin(rows: int) -> None:
 
 
 def test_format_refuses_memory_of_another_size() -> None:
-    with pytest.raises(GateLayoutError, match=f"is 100, expected {gate_size(ROWS)}"):
+    with pytest.raises(LayoutError, match=f"is 100, expected {gate_size(ROWS)}"):
         format_gate(bytearray(100), ROWS)
 
 
@@ -619,7 +620,7 @@ def test_memory_that_is_no_such_gate_is_refused(
 ) -> None:
     memory = spoil(buffer)
     for opener in (Gate, check_gate, lambda memory: GateWriter(memory, 1, 0)):
-        with pytest.raises(GateLayoutError, match=message):
+        with pytest.raises(LayoutError, match=message):
             opener(memory)
 
 

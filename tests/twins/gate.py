@@ -14,8 +14,9 @@ from typing import NamedTuple
 from billing import keys, ratelimit
 from billing._gate import GateKey, Usage
 from billing.admission import Code
-from billing.exceptions import GateFull, GateLayoutError
+from billing.exceptions import GateFull
 from billing.ratelimit import Rate
+from telemetry.exceptions import LayoutError
 
 MAGIC = int.from_bytes(b"TRGATE01", "little")
 LAYOUT_VERSION = 1
@@ -81,7 +82,7 @@ def gate_size(rows: int) -> int:
 def format_gate(buffer: bytearray, rows: int) -> None:
     parts = Parts(rows)
     if len(buffer) != parts.size:
-        raise GateLayoutError("size", parts.size, len(buffer))
+        raise LayoutError("size", parts.size, len(buffer))
     header = HEADER.pack(
         MAGIC, LAYOUT_VERSION, rows, parts.size, parts.entries, parts.list_count, 0, 0, 0, 0, 0
     )
@@ -94,7 +95,7 @@ class Gate:
         _, _, self.rows, size, *_ = HEADER.unpack_from(buffer)
         self._at = Parts(self.rows)
         if size != len(buffer):
-            raise GateLayoutError("size", size, len(buffer))
+            raise LayoutError("size", size, len(buffer))
 
     def _u64(self, offset: int) -> int:
         return int(struct.unpack_from("=Q", self._memory, offset)[0])
