@@ -12,6 +12,7 @@ document.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from tests.benchmarks.bench_frames import FEEDS
 from tests.benchmarks.node import BenchNode, bench_node, free_port
+from tests.benchmarks.yardsticks.bench import pin
 
 _ROW = {"asset": "BTC", "symbol": "BTC-USDT", "rest_symbol": "", "category": "Major Currencies"}
 _FLAGS = {"enabled": True, "prewarm": True, "home": True}
@@ -80,6 +82,17 @@ async def _time_trades(exchange: Exchange, customer: Customer, trades: int) -> d
     return {"visible": visible, "request": request}
 
 
+def _share_cores(feeds: int, worker: int) -> None:
+    """Give the feed process a core, and question and answer, which take turns, another.
+
+    Who asks without a pause would otherwise keep the feed process waiting for a core, as no customer does.
+    """
+    first, *others = sorted(os.sched_getaffinity(0))
+    if others:
+        pin([feeds], first)
+        pin([worker, os.getpid()], others[0])
+
+
 def _document(port: int) -> str:
     """Return OKX's row with an exchange of this process behind it."""
     feed = json.loads((FEEDS / "okx.json").read_text())["feed"]
@@ -91,10 +104,11 @@ def _document(port: int) -> str:
 async def _run(node: BenchNode, port: int, key: str, trades: int) -> dict[str, Any]:
     exchange = Exchange()
     async with serve(exchange.talk, "127.0.0.1", port, compression=None):
-        node.start("runfeeds")
+        feeds = node.start("runfeeds")
         node.start("runkeyring")
-        node.start("runhttp")
+        worker = node.start("runhttp")
         await asyncio.to_thread(node.wait_for_http)
+        _share_cores(feeds, worker)
         await exchange.trade("67000.10")
         customer = Customer(*await asyncio.open_connection("127.0.0.1", node.http_port), key)
         while await customer.price() != "67000.10":

@@ -314,6 +314,14 @@ async def test_text_that_needs_escapes_goes_the_ordinary_way(worlds: tuple[Wired
     assert rb'"source":"say \"ws\""' in answer
 
 
+async def test_price_that_needs_escapes_goes_the_ordinary_way(worlds: tuple[Wired, Wired]) -> None:
+    for world in worlds:
+        world.tick("BTC", "coinbase", '1"')
+    answer, wire = await both_ways(worlds, PLAIN)
+    assert wire.slow == 1
+    assert rb'"price":"1\""' in answer
+
+
 async def test_label_that_changes_is_told_at_once(worlds: tuple[Wired, Wired]) -> None:
     question = request("/price?asset=BTC&exchange=kraken")
     await both_ways(worlds, question)
