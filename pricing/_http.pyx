@@ -157,7 +157,7 @@ cdef const char* read_target(const char* at, const char* end, Question* out) noe
         if at[0] != c"&":
             break
         at += 1
-    if out.asset.length == 0 or (out.exchange.length and (out.exchange.at[0] == c"_" or out.exchange.at[0] == c"-")):
+    if out.asset.length == 0:
         return NULL
     return at + 11 if end - at >= 11 and memcmp(at, b" HTTP/1.1\r\n", 11) == 0 else NULL
 

@@ -108,6 +108,7 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         offers = Offers()
         stack.push_async_callback(cancelled, asyncio.create_task(offers.run(), name="offers"))
         guesses = Guesses(record=record_refused_keys)
+        stack.push_async_callback(guesses.hand_over)
         stack.push_async_callback(cancelled, asyncio.create_task(guesses.run(), name="guesses"))
         admission = Admission(
             gate,

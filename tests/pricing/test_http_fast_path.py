@@ -153,6 +153,7 @@ SLOW = {
     "no query": request("/price"),
     "other path": request("/pricey?asset=BTC"),
     "long head": request("/price?asset=BTC", *[f"X-{number}: {'y' * 40}" for number in range(50)]),
+    "many headers": request("/price?asset=BTC", *["a:b"] * 110),
     "unknown asset": request("/price?asset=NOPE"),
     "asset that is not shown": request("/price?asset=GUSD"),
     "exchange that is not shown": request("/price?asset=BTC&exchange=gemini"),
