@@ -107,8 +107,8 @@ class Valkey:
             max_connections=CONNECTIONS,
             timeout=None,  # every use sits under a time limit of its own
             socket_connect_timeout=1.0,
-            # With one the library would use wait_for, which in Python 3.11 loses a cancellation that comes just
-            # when the command has been sent.
+            # With one the library would use wait_for, which in Python 3.11 loses a cancellation that comes
+            # just when the command has been sent.
             socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
         )
