@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Sum
 from django.utils import timezone
 
 from billing.connections import from_asyncio
@@ -16,6 +18,7 @@ from billing.networks import source_of
 logger = logging.getLogger(__name__)
 
 KEPT = timedelta(days=90)
+OFTEN = 20  # refused attempts of one source within an hour: more than anybody's own mistakes
 MOST_AN_HOUR = 1_000  # rows of one kind; what comes after is counted without names
 _COUNT = """
     INSERT INTO billing_security_event (kind, subject, source, hour, count, last_at)
@@ -55,6 +58,22 @@ async def record_refused_keys(refused: Sequence[RefusedKey]) -> None:
         # An IPv6 network is told by its first address, which counts as that network.
         [Attempt(kind(row.kind), row.source.partition("/")[0], row.prefix, row.times) for row in refused]
     )
+
+
+class Guesser(NamedTuple):
+    """A source whose attempts look like guessing."""
+
+    source: str
+    """Empty for so many that they were counted without names."""
+    times: int
+
+
+def guessers(*, now: datetime | None = None, most: int = 5) -> list[Guesser]:
+    """Return who was refused OFTEN within the hour, by sign-in or keys, the busiest first."""
+    since = (now or timezone.now()) - timedelta(hours=1)
+    rows = SecurityEvent.objects.filter(last_at__gte=since).order_by().values_list("source")
+    often = rows.annotate(times=Sum("count")).filter(times__gte=OFTEN).order_by("-times", "source")
+    return [Guesser(*row) for row in often[:most]]
 
 
 def prune(*, now: datetime | None = None) -> int:

@@ -8,8 +8,10 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
+from billing.security import guessers
 from exchanges.feed.spec import SpecError
 from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeFeed
@@ -38,7 +40,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
     return context | {
         "explanation": live.explanation,
         "cards": figures(live, catalogue),
-        "needs": [need for feed in feeds for need in _needs(feed, live)],
+        "needs": [*_guesses(request), *(need for feed in feeds for need in _needs(feed, live))],
         "feeds": [_feed_row(feed, live.feed(feed.name)) for feed in feeds],
     }
 
@@ -61,6 +63,18 @@ def _needs(feed: ExchangeFeed, live: Live) -> list[Need]:
     now, name = live.feed(feed.name), feed.display_name
     needs = [] if now.is_live else [Need(now.state, f"{name}: {now.detail or f'is {now.state}'}", link)]
     return needs + [Need(state, f"{name}: {text}", f"{link}#refused") for state, text in _refusals(now)]
+
+
+def _guesses(request: HttpRequest) -> Iterator[Need]:
+    """Name who guesses at keys or at sign-in: the limits hold it up, but somebody should know."""
+    if not may_view_security(request):
+        return
+    events = reverse("admin:billing_securityevent_changelist")
+    for source, times in guessers():
+        link = f"{events}?{urlencode({'q': source})}" if source else events
+        yield Need(
+            "refused", f"{source or 'Many addresses'}: {times:,} refused attempts within the hour", link
+        )
 
 
 def _refusals(feed: LiveFeed) -> Iterator[tuple[str, str]]:

@@ -7,11 +7,12 @@ from django.db import DatabaseError
 
 from billing import security
 from billing.models import SecurityEvent
-from billing.security import KEPT, Attempt, prune, record
+from billing.security import KEPT, Attempt, guessers, prune, record
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 11, 22, 12, 34, 56, tzinfo=UTC)
-UNKNOWN = SecurityEvent.Kind.KEY_UNKNOWN
+Kind = SecurityEvent.Kind
+UNKNOWN = Kind.KEY_UNKNOWN
 
 
 def rows() -> list[tuple[str, str, int]]:
@@ -62,3 +63,14 @@ def test_database_that_is_away_costs_the_record_only(
     monkeypatch.setattr(security, "_count", fail)
     record([Attempt(UNKNOWN, "192.0.2.7")], now=NOW)
     assert "could not be recorded" in caplog.text
+
+
+def test_guessers_are_who_was_refused_often_within_the_hour() -> None:
+    earlier, just_within = NOW - timedelta(minutes=61), NOW - timedelta(minutes=59)
+    record([Attempt(UNKNOWN, "198.51.100.1", count=40)], now=earlier)
+    record([Attempt(UNKNOWN, "198.51.100.2", count=19)], now=NOW)
+    record([Attempt(UNKNOWN, "198.51.100.3", "tb_live_abcd", 15)], now=NOW)
+    record([Attempt(Kind.PASSWORD_REFUSED, "198.51.100.3", "ada", 5)], now=NOW)
+    record([Attempt(Kind.CODE_REFUSED, "198.51.100.4", count=21)], now=just_within)
+    assert guessers(now=NOW) == [("198.51.100.4", 21), ("198.51.100.3", 20)]
+    assert guessers(now=NOW, most=1) == [("198.51.100.4", 21)]

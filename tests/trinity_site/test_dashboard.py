@@ -4,9 +4,11 @@ import time
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client, RequestFactory
 
+from billing.models import SecurityEvent
+from billing.security import Attempt, record
 from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.models import ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed, toggle_feed
@@ -60,6 +62,28 @@ def test_needs_name_what_is_wrong_with_enabled_feeds(admin_user: User) -> None:
         ("refused", "Plain: 7 symbols refused: A, B, C, D, E and 2 more"),
         ("quiet", "Plain: 1 assets stuck: ETH"),
     }
+
+
+def test_need_names_who_guesses_and_leads_to_the_attempts(admin_user: User) -> None:
+    unknown, password = SecurityEvent.Kind.KEY_UNKNOWN, SecurityEvent.Kind.PASSWORD_REFUSED
+    record(
+        [Attempt(unknown, "198.51.100.1", "tb_live_abcd", 12), Attempt(password, "198.51.100.1", "ada", 9)]
+    )
+    record([Attempt(unknown, "198.51.100.2", "tb_live_abcd", 19)])
+    board = make_board(time.monotonic_ns(), plain=LIVE, other=LIVE)
+    (need,) = shown(admin_user, board)["needs"]
+    assert need.text == "198.51.100.1: 21 refused attempts within the hour"
+    assert need.link == "/admin/billing/securityevent/?q=198.51.100.1"
+    client = Client()
+    client.force_login(admin_user)
+    assert client.get(need.link).context["cl"].result_count == 2
+
+
+def test_who_may_not_see_security_events_is_not_told_of_guesses(django_user_model: Any) -> None:
+    record([Attempt(SecurityEvent.Kind.KEY_UNKNOWN, "198.51.100.1", "", 99)])
+    user = django_user_model.objects.create_user("watcher", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_exchangefeed"))
+    assert shown(user, make_board(time.monotonic_ns(), plain=LIVE, other=LIVE))["needs"] == []
 
 
 def refused_tick(reason: str, *, ago_s: int) -> RefusedTick:
