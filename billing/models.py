@@ -107,7 +107,8 @@ class KeyQuerySet(models.QuerySet["ApiKey"]):
 
     def with_counts(self, month: int) -> KeyQuerySet:
         """Add `used`, the answers of all nodes in *month* (202611)."""
-        return self.annotate(used=Coalesce(Sum("counts__count", filter=Q(counts__month=month)), 0))
+        counted = self.annotate(used=Coalesce(Sum("counts__count", filter=Q(counts__month=month)), 0))
+        return counted.order_by("-created_at", "-id")  # grouping drops the model's own order
 
 
 class ApiKey(models.Model):

@@ -87,8 +87,8 @@ async def test_home_page_tells_the_plans_and_where_to_begin(runtime: Any) -> Non
     assert table is not None
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table.group())[4:]
     shown = [re.sub(r"<[^>]+>", "", cell) for cell in cells]
-    assert shown[:4] == ["Pro", "$30/month", "50,000", "10 20 at once"]
-    assert shown[4:] == ["Lifetime", "$3,000 once", "no limit", "100 200 at once"]
+    assert shown[:4] == ["Pro", "$30/month", "50,000", "10 up to 20 at once"]
+    assert shown[4:] == ["Lifetime", "$3,000 once", "no limit", "100 up to 200 at once"]
     assert '<a class="button" href="/account/">Open an account</a>' in text
 
 

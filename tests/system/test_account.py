@@ -1,5 +1,7 @@
 """Signing in and keys in a real browser on a real node, by keyboard alone, in light and in dark."""
 
+import http.client
+import json
 import os
 import re
 import time
@@ -18,12 +20,22 @@ pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(180)]
 CODE = re.compile(rb"^([A-Z0-9]{3,5}-?[A-Z0-9]{3,5})\r?$", re.MULTILINE)
 PICTURES = os.environ.get("TEST_PICTURES", "")  # a folder to look at the pages in
 SCHEMES = ("light", "dark")
+# Promised for keys that are made or revoked; TEST_PATIENCE=3 allows three times as long.
+IN_FORCE_S = 2.0 * float(os.environ.get("TEST_PATIENCE", "1"))
+SMALL_PLAN = """
+from billing.authors import Author, Door
+from billing.services import account_for, save_plan
+limits = {{"requests_per_month": {cap}, "requests_per_second": 100, "burst": 100}}
+save_plan(name="small", columns={{"title": "Small", "price": "$1", **limits}}, author=Author(Door.COMMAND))
+account_for(email="{email}", plan="small", author=Author(Door.COMMAND), change_plan=True)
+"""
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp("node")
     with started_node(folder, database, TRINITY_STAFF_SECOND_FACTOR="1") as node:
+        wait_until(node.is_live, lambda: node.said)
         yield node
 
 
@@ -70,6 +82,13 @@ class Keyboard:
         self.reach(name)
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(text)
+
+    def copy(self) -> None:
+        """Press the nearest button that copies."""
+        self.visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.reach("Copy")
+        self.page.keyboard.press("Enter")
+        expect(self.page.get_by_text("Copied")).to_be_visible()
 
     def picture(self, name: str) -> None:
         if PICTURES:
@@ -132,26 +151,70 @@ def test_customer_opens_an_account_and_looks_after_keys(node: Node, person: Keyb
     person.title("Your new key")
     text = page.locator("#key").inner_text()
     assert keys.is_wellformed(text)
+    wait_until(lambda: told(node, text)[0] == 200, "the key is not known", timeout_s=IN_FORCE_S)
     person.picture("key-created")
+    person.copy()
+    assert page.evaluate("navigator.clipboard.readText()") == text
     page.reload()
     person.title("Account")
     assert text not in page.content()
     assert page.locator("tbody tr").count() == 1
+    use_the_plan_up(node, person, email, text)
 
     person.go("Rotate price bot")
     person.picture("key-rotate")
     person.go("Make the new key")
-    assert page.locator("#key").inner_text() != text
+    successor = page.locator("#key").inner_text()
+    assert successor != text
+    # The keys of a customer share one month: another one brings no more of it.
+    wait_until(lambda: told(node, successor)[:2] == (429, "quota_exceeded"))
     person.go("I have kept it")
     assert page.locator("tbody tr").count() == 2
     person.picture("account")
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.set_viewport_size({"width": 1280, "height": 800})
     person.go("Revoke price bot")
+    expect(page.locator(".lead code")).to_have_text(f"{successor[:12]}…")  # the newest is the first
     person.picture("key-revoke")
     person.go("Revoke at once")
+    wait_until(lambda: told(node, successor)[0] == 403, "it is still good", timeout_s=IN_FORCE_S)
     expect(page.get_by_text("is revoked")).to_be_visible()
+    assert told(node, successor)[1] == "revoked"
     assert page.locator("tbody tr").count() == 1
     person.go("Sign out")
     page.wait_for_url(f"{person.visitor.site}/")
+
+
+def use_the_plan_up(node: Node, person: Keyboard, email: str, text: str) -> None:
+    """Ask faster than the free plan, see the count on the page, then use the month up."""
+    answers = [told(node, text) for _ in range(8)]
+    assert (429, "rate_limited", "1") in answers
+    answered = 1 + sum(status == 200 for status, _, _ in answers)
+    wait_until(lambda: used(person) == answered, "the page does not show what was used")
+    done = node.manage("shell", "--command", SMALL_PLAN.format(email=email, cap=answered + 2))
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: told(node, text)[1] == "quota_exceeded")
+    assert int(told(node, text)[2] or 0) > 0
+    wait_until(lambda: used(person) == answered + 2, "the page does not show that nothing is left")
+    expect(person.page.locator("[data-used]")).to_contain_text(f"of {answered + 2}")
+    person.picture("account-used-up")
+
+
+def told(node: Node, text: str) -> tuple[int, str, str | None]:
+    """Ask for a price with a key; return status, code, and when to come again."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=10)
+    connection.request("GET", "/price?asset=BTC", headers={"Authorization": f"Bearer {text}"})
+    answer = connection.getresponse()
+    code = json.loads(answer.read()).get("code", "")
+    connection.close()
+    return answer.status, code, answer.headers["Retry-After"]
+
+
+def used(person: Keyboard) -> int:
+    """Return what the page, opened anew, shows of the month."""
+    person.page.reload()
+    return int(person.page.locator("[data-used]").inner_text().split()[0])
 
 
 @pytest.fixture(scope="module")

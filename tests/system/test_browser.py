@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
+from billing import keys
+from billing.demo import BURST
 from tests.system.browser import PATIENCE_MS, Visitor, first_administrator, open_browser
 from tests.system.nodes import Node, started_node, wait_until
 from tests.system.screenshots import MOST_BYTES, take_pictures
@@ -24,6 +27,7 @@ STAFF = (
     "/admin/exchanges/exchangefeed/coinbase/change/",
     "/admin/exchanges/exchangeasset/",
 )
+KEY = re.compile(r"tb_live_[0-9A-Za-z]{8}")
 MORE_EXCHANGES = Path(__file__).parents[2] / "exchanges" / "fixtures" / "more"
 
 
@@ -178,6 +182,91 @@ def test_demo_can_be_used_with_the_keyboard_alone(visitor: Visitor) -> None:
     expect(page.locator("[data-demo-summary]")).to_contain_text("from kraken")
 
 
+def test_no_page_or_script_has_a_key_in_it(visitor: Visitor, node: Node) -> None:
+    fetched: list[str] = []
+    visitor.page.on("response", lambda response: fetched.append(response.url))
+    for path in (*PUBLIC, "/account/"):
+        visitor.visit(path)
+        visitor.page.wait_for_load_state("networkidle")
+        assert not KEY.search(visitor.page.content())
+    scripts = [url for url in fetched if url.endswith((".js", ".css", ".json"))]
+    texts = [visitor.context.request.get(url).text() for url in scripts]
+    assert len(texts) >= 5
+    assert not any(KEY.search(text) for text in texts)
+
+
+def test_demo_asks_with_a_token_and_with_nothing_else(visitor: Visitor) -> None:
+    asked: list[dict[str, str]] = []
+    visitor.page.on(
+        "request", lambda request: asked.append(request.headers) if "/price" in request.url else None
+    )
+    visitor.visit("/")
+    expect(visitor.page.locator("[data-demo-summary]")).to_have_attribute("data-ok", "true")
+    assert all(headers["authorization"].startswith("Bearer tb_demo_") for headers in asked)
+    assert not any("x-api-key" in headers or "cookie" in headers for headers in asked)
+
+
+def test_demo_goes_on_after_its_token_has_ended(visitor: Visitor) -> None:
+    page, statuses, made = visitor.page, [], []
+
+    def spoil_the_first(route: Route) -> None:
+        answer = route.fetch()
+        made.append(answer.json()["token"])
+        spoilt = made[-1][:-4] + "AAAA"  # as good as one that has ended
+        token = spoilt if len(made) == 1 else made[-1]
+        route.fulfill(response=answer, json={"token": token, "expires_in_s": 300})
+
+    page.route("**/demo-token", spoil_the_first)
+    page.on("response", lambda answer: statuses.append(answer.status) if "/price?" in answer.url else None)
+    visitor.visit("/")
+    expect(page.locator("[data-demo-summary]")).to_contain_text("BTC: ")
+    assert (statuses, len(made)) == ([401, 200], 2)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("[data-demo-answer]")).to_contain_text('"asset": "BTC"')
+    assert len(made) == 2  # the second token is kept
+
+
+def test_demo_says_in_words_that_its_limit_is_reached_and_goes_on_after_it(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.visit("/")
+    summary = page.locator("[data-demo-summary]")
+    expect(summary).to_have_attribute("data-ok", "true")
+    try:
+        with page.expect_response(lambda response: response.status == 429):
+            page.evaluate(
+                """() => {
+                    const form = document.querySelector("[data-demo]");
+                    for (let number = 0; number < 30; number += 1) form.requestSubmit();
+                }"""
+            )
+        expect(summary).to_have_text(
+            "The demo's limit is reached. Ask again in 1 s, or with a key of your own."
+        )
+        expect(page.locator("[data-demo-answer]")).to_contain_text('"code": "rate_limited"')
+        expect(page.locator("[data-connection]")).to_have_text("Live")  # prices come over the socket
+        visitor.complaints.clear()  # the browser names every refusal
+        wait_until(lambda: asked_again(page), "the demo stays refused")
+    finally:
+        wait_until(lambda: demo_left(visitor) == BURST, "the demo's limit does not recover")
+
+
+def asked_again(page: Page) -> bool:
+    with page.expect_response(re.compile("/price\\?")) as answered:
+        page.get_by_role("button", name="Ask").click()
+    return answered.value.status == 200
+
+
+def demo_left(visitor: Visitor) -> int:
+    """Return how many questions this machine's visitors may ask at once now: they share one limit."""
+    left: int = visitor.page.evaluate(
+        """async () => {
+            const { ask } = await import("/static/trinity/token.js");
+            return (await (await ask("/usage")).json()).rate.remaining;
+        }"""
+    )
+    return left
+
+
 def tab_to(page: Page, element_id: str) -> None:
     for _ in range(20):
         page.keyboard.press("Tab")
@@ -303,6 +392,55 @@ def test_dashboard_names_a_broken_feed_and_forgets_it_when_it_is_back(
     simulator.clear("okx")
     expect(needs).not_to_contain_text("OKX", timeout=60_000)
     expect(badge).to_contain_text("6/6")
+
+
+def test_guessed_keys_are_slowed_down_and_named_in_the_command_centre(operator: Visitor, node: Node) -> None:
+    guesses = [keys.generate(os.urandom) for _ in range(30)]
+    answers = ask_in_a_row(node, guesses)
+    assert answers[:20] == [(401, "unauthorized", None)] * 20
+    assert (429, "too_many_attempts", "3") in answers[20:]
+    assert ask_in_a_row(node, [node.key])[0][0] == 200  # from the same address a good key goes on working
+
+    def is_named() -> bool:
+        operator.visit("/admin/")
+        return "127.0.0.1: " in operator.page.locator("[data-list=needs]").inner_text()
+
+    wait_until(is_named, "nobody is told")
+    operator.page.locator("[data-list=needs] a", has_text="127.0.0.1").click()
+    events = operator.page.locator("#result_list tbody tr")
+    expect(events.filter(has_text="Unknown API key").filter(has_text="127.0.0.1").first).to_be_visible()
+    assert not any(guess in operator.page.content() for guess in guesses)
+    assert operator.complaints == []
+
+
+def ask_in_a_row(node: Node, texts: list[str]) -> list[tuple[int, str, str | None]]:
+    """Ask with each key over one connection, which one worker has; return status, code, and when to retry."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=10)
+    answers = []
+    for text in texts:
+        connection.request("GET", "/price?asset=BTC", headers={"X-API-Key": text})
+        answer = connection.getresponse()
+        code = json.loads(answer.read()).get("code", "")
+        answers.append((answer.status, code, answer.headers["Retry-After"]))
+    connection.close()
+    return answers
+
+
+def test_guessed_passwords_are_slowed_down_and_seen_in_the_command_centre(
+    operator: Visitor, browser: Browser, node: Node
+) -> None:
+    guesser = Visitor(browser, node)
+    for number in range(6):  # one more than an account allows, whoever guesses
+        guesser.visit("/admin/")
+        guesser.page.fill("input[name=login]", "somebody")
+        guesser.page.fill("input[name=password]", f"guess {number}")
+        guesser.page.click("button[type=submit]")
+    expect(guesser.page.get_by_text("Too many failed login attempts")).to_be_visible()
+    guesser.close()
+    operator.visit("/admin/billing/securityevent/")
+    events = operator.page.locator("#result_list tbody tr").filter(has_text="127.0.0.1")
+    expect(events.filter(has_text="Wrong password").first).to_be_visible()
+    expect(events.filter(has_text="Slowed down").first).to_be_visible()
 
 
 def test_figures_change_without_asking_for_the_page_again(operator: Visitor) -> None:

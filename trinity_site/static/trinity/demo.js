@@ -22,10 +22,11 @@ async function ask() {
   const path = question();
   command.textContent = `curl -H "X-API-Key: $TRINITY_KEY" '${location.origin}${path}'`;
   const began = performance.now();
-  let status, body;
+  let status, wait, body;
   try {
     const response = await askWithToken(path);
     status = response.status;
+    wait = response.headers.get("Retry-After");
     body = await response.json();
   } catch {
     if (number === newest) showFailure();
@@ -34,9 +35,13 @@ async function ask() {
   if (number !== newest) return;
   answer.replaceChildren(...colouredJson(JSON.stringify(body, null, 2))); // one member a line
   const took = Math.max(1, Math.round(performance.now() - began));
-  summary.textContent = status === 200
-    ? `${body.asset}: ${body.price} ${body.quote} from ${body.exchange}, answered in ${took} ms`
-    : `${status}: ${body.title}`;
+  if (status === 200) {
+    summary.textContent = `${body.asset}: ${body.price} ${body.quote} from ${body.exchange}, answered in ${took} ms`;
+  } else if (status === 429) {
+    summary.textContent = `The demo's limit is reached. Ask again in ${wait} s, or with a key of your own.`;
+  } else {
+    summary.textContent = `${status}: ${body.title}`;
+  }
   summary.dataset.ok = String(status === 200);
 }
 
