@@ -43,6 +43,14 @@ def test_page_without_a_session_leads_to_the_sign_in(client: Client, path: str) 
             assert response.headers["Location"] == f"/account/login/?next=/account/{path}"
 
 
+def test_newest_key_is_the_first(customer: Client, account: Account) -> None:
+    names = ["first", "second", "third"]
+    for name in names:
+        make_key(account, name=name)
+    page = customer.get("/account/").content.decode()
+    assert re.findall(r'<th scope="row">(\w+)<br>', page) == names[::-1]
+
+
 def test_page_shows_plan_limits_and_what_was_used(customer: Client, account: Account) -> None:
     key = make_key(account, networks=["192.0.2.7"]).key
     save_counts(node="A", month=month_of(timezone.now()), counts={key.pk: 1_234})
@@ -51,7 +59,8 @@ def test_page_shows_plan_limits_and_what_was_used(customer: Client, account: Acc
         "Pro",
         "$30/month",
         "50,000",
-        "up to 20 at once",
+        "for each key, up to 20 at once",
+        "shared by all keys",
         "1,234",
         "192.0.2.7/32",
         key.prefix,
