@@ -50,7 +50,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._present = 0
+        self.present = 0  # month
         self._members: dict[int, _Member] = {}
         self._groups: dict[int, set[int]] = {}
         self._months: dict[int, _Month] = {}
@@ -86,7 +86,7 @@ class Tally:
 
     def begin(self, month: int) -> None:
         """Let *month* be the present one; all its rows are told."""
-        self._present = month
+        self.present = month
         self._months = {other: counts for other, counts in self._months.items() if self._is_near(other)}
         self._changed.update(self._groups)
 
@@ -112,16 +112,16 @@ class Tally:
     def due(self) -> Iterator[Others]:
         """Yield what has changed for the present month since it was last asked for."""
         changed, self._changed = self._changed, set()
-        counts = self._month(self._present)
+        counts = self._month(self.present)
         for group in changed:
             for key_id in self._groups.get(group, ()):
                 member = self._members[key_id]
                 if member.live:
                     others = counts.groups.get(group, 0) - counts.own.get(key_id, 0)
-                    yield Others(member.row, self._present, others)
+                    yield Others(member.row, self.present, others)
 
     def _is_near(self, month: int) -> bool:
-        return self._present in (month, next_month(month)) or month == next_month(self._present)
+        return self.present in (month, next_month(month)) or month == next_month(self.present)
 
     def _month(self, month: int) -> _Month:
         return self._months.setdefault(month, _Month())

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from billing import counts as module
 from billing._gate import Gate, GateWriter
 from billing.counts import Counts
 from billing.exceptions import SharingError
 from billing.placing import Placer
+from billing.ratelimit import next_month
 from billing.store import Store
 from billing.tally import Tally
 from tests.billing.gates import MONTH, FakeDatabase, ask_often, make_memory, make_row, open_writer
@@ -53,15 +55,20 @@ def gate(memory: mmap.mmap) -> Iterator[Gate]:
 
 
 def make_counts(
-    writer: GateWriter, database: FakeDatabase, others: Others | None = None, store: Store | None = None
+    writer: GateWriter,
+    database: FakeDatabase,
+    others: Others | None = None,
+    store: Store | None = None,
+    keys: int = 1,
 ) -> Counts:
-    """Make counts with key 1 in place."""
+    """Make counts with so many keys in place, from 1."""
     tally = Tally()
     tally.begin(MONTH)
     placer = Placer(writer, tally)
     placer.begin()
-    database.put(1)
-    placer.put(make_row(1))
+    for key_id in range(1, keys + 1):
+        database.put(key_id)
+        placer.put(make_row(key_id))
     return Counts(writer, tally, store or database.store("A"), node="A", others=others)
 
 
@@ -122,3 +129,75 @@ async def test_nobody_is_told_who_does_not_listen(writer: GateWriter, gate: Gate
     assert others.told == []
     await counts.meet(MONTH)
     assert others.told == [(MONTH, {1: 3})], "who connects tells everything"
+
+
+async def test_requests_of_no_month_are_dropped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    memory, database, others = make_memory(), FakeDatabase(), Others()
+    with open_writer(memory) as writer, Gate(memory) as gate:
+        counts = make_counts(writer, database, others)
+        for _ in range(2):
+            assert ask_often(gate, 1, 3) == 3, "a gate without a month counts all the same"
+            counts.collect()
+        await counts.save()
+        await counts.tell()
+    assert (database.counts, others.told) == ({}, [])
+    assert 1 in database.uses
+    assert caplog.text.count("3 requests of key 1 are in no month") == 1
+
+
+async def test_month_that_cannot_be_saved_keeps_no_other_from_being_saved(
+    writer: GateWriter, gate: Gate
+) -> None:
+    database, later, asked = FakeDatabase(), next_month(MONTH), []
+    plain = database.store("A")
+
+    async def refuse_the_later_month(month: int, totals: Mapping[int, int]) -> None:
+        asked.append(month)
+        if month == later:
+            raise ValueError("a constraint is violated")
+        await plain.save_counts(month, totals)
+
+    store = dataclasses.replace(plain, save_counts=refuse_the_later_month)
+    counts = make_counts(writer, database, store=store)
+    writer.set_month(later, 0)
+    ask_often(gate, 1, 2)
+    counts.collect()
+    with pytest.raises(ExceptionGroup):
+        await counts.save()
+    assert 1 in database.uses
+    writer.restore(0, MONTH, 3)
+    counts.collect()
+    asked.clear()
+    with pytest.raises(ExceptionGroup):
+        await counts.save()
+    assert database.counts == {("A", MONTH): {1: 3}}
+    assert asked == [MONTH, later], "the present month is the first"
+
+
+async def test_chunks_that_cannot_be_saved_keep_no_other_from_being_saved(
+    writer: GateWriter, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 1)
+    database, bad, asked = FakeDatabase(), set(range(1, 11)), []
+    plain = database.store("A")
+
+    async def refuse_the_bad(month: int, totals: Mapping[int, int]) -> None:
+        asked.extend(totals)
+        if bad & totals.keys():
+            raise ValueError("a constraint is violated")
+        await plain.save_counts(month, totals)
+
+    counts = make_counts(
+        writer, database, store=dataclasses.replace(plain, save_counts=refuse_the_bad), keys=12
+    )
+    for key_id in range(1, 13):
+        ask_often(gate, key_id, 1)
+    counts.collect()
+    for _ in range(4):
+        with pytest.raises(ExceptionGroup):
+            await counts.save()
+    assert database.counts == {("A", MONTH): {11: 1, 12: 1}}
+    assert len(asked) == 4 * module.MOST_FAILURES + 2, "a database that is away is not asked for every chunk"
+    bad.clear()
+    await counts.save()
+    assert database.counts == {("A", MONTH): dict.fromkeys(range(1, 13), 1)}
