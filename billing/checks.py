@@ -43,7 +43,7 @@ def check_gate(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
     if "default" not in (databases or ()):
         return []
     try:
-        keys = ApiKey.objects.count()
+        keys = ApiKey.objects.live().count()
     except DatabaseError:  # before the first migration there are no tables to look at
         return []
     rows = settings.TRINITY_GATE_ROWS
@@ -51,7 +51,7 @@ def check_gate(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
         return []
     return [
         Warning(
-            f"There are {keys:,} API keys, revoked ones included, and the gate has places for {rows:,}.",
+            f"There are {keys:,} live API keys, and the gate has places for {rows:,}.",
             hint="Raise TRINITY_GATE_ROWS: keys without a place are refused. A place takes about 160 bytes.",
             id="billing.W003",
         )

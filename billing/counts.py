@@ -55,7 +55,7 @@ class Counts:
     def collect(self) -> None:
         """Take what the gate has counted, and let it know what the others have."""
         for usage in self._gate.changed():
-            if self._tally.row_of(usage.key_id) is None:  # not the database's
+            if not self._tally.knows(usage.key_id):  # not the database's
                 continue
             self._unsaved_uses[usage.key_id] = usage.last_used_s
             if usage.month:
@@ -73,6 +73,8 @@ class Counts:
             row = self._tally.row_of(key_id)
             if row is not None:
                 self._gate.restore(row, month, total)
+            elif self._tally.knows(key_id):
+                self._tally.count(key_id, month, total)
 
     async def save(self) -> None:
         """Save what has changed since it was last saved; raises ExceptionGroup once all had their turn."""
@@ -140,7 +142,7 @@ class Counts:
 
     def _known(self, totals: Mapping[int, int]) -> dict[int, int]:
         """Leave out keys that the database no longer has: one would keep the others from being saved."""
-        return {key_id: total for key_id, total in totals.items() if self._tally.row_of(key_id) is not None}
+        return {key_id: total for key_id, total in totals.items() if self._tally.knows(key_id)}
 
 
 def _settle(waiting: dict[int, int], done: Mapping[int, int]) -> None:

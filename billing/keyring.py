@@ -65,7 +65,7 @@ class Keyring:
         self._wall_ns = wall_ns
         self._mono_ns = mono_ns
         self._tally = Tally()
-        self._placer = Placer(gate, self._tally, extra=extra, mono_ns=mono_ns)
+        self._placer = Placer(gate, self._tally, extra=extra, mono_ns=mono_ns, wall_ns=wall_ns)
         self._counts = Counts(gate, self._tally, store, node=node, others=sharing)
         self._month = 0  # of the tally
         self._believed: Month | None = None
@@ -77,7 +77,7 @@ class Keyring:
 
     @property
     def left_out(self) -> int:
-        """How many keys the gate cannot hold."""
+        """How many live keys the gate cannot hold: they are refused."""
         return len(self._placer.left_out)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -117,6 +117,7 @@ class Keyring:
         elif revision > self.revision:
             await self._read_changes(self.revision)
         self.revision = revision
+        self._placer.complain()
 
     async def _await_keys(self) -> None:
         await happens(self._news, self._rhythm.keys_s)
@@ -124,11 +125,12 @@ class Keyring:
         await self.refresh()
 
     async def _read_changes(self, after: int) -> None:
+        self._counts.collect()  # of keys that may have to make way
         async for rows in self._store.key_rows(after):
             for row in rows:
                 self._placer.put(row)
             self._counts.collect()
-        self._placer.retry()
+        self._placer.settle()
 
     async def _read_all(self) -> None:
         """Put every key into the gate, with what was counted: nobody is admitted to a fresh gate before."""
@@ -141,9 +143,10 @@ class Keyring:
             for row in rows:
                 self._placer.put(row)
                 seen[row.key_id] = row.digest
-        self._placer.sweep(seen)
-        self._placer.retry()
         self._tally.saved(month, others)
+        self._counts.collect()  # what a gate that was there before has of keys that may have to make way
+        self._placer.sweep(seen)
+        self._placer.settle()
         self._counts.restore(month, own)
         self._counts.collect()
         self.loaded.set()

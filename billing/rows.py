@@ -19,6 +19,7 @@ class KeyRow(NamedTuple):
     plan_id: int
     revoked: bool
     """Revoked, or its user is not active."""
+    revoked_s: int | None
     partner: bool
     scope_prices: bool
     scope_reports: bool
@@ -79,6 +80,7 @@ def _key_row(row: tuple[Any, ...]) -> KeyRow:  # Any: column values
         account_id=account_id,
         plan_id=plan_id,
         revoked=revoked_at is not None or not is_active,
+        revoked_s=_seconds(revoked_at),
         partner=partner,
         scope_prices=prices,
         scope_reports=reports,

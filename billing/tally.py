@@ -19,7 +19,7 @@ class Others(NamedTuple):
 
 @dataclass(slots=True)
 class _Member:
-    row: int
+    row: int | None
     group: int
     live: bool
 
@@ -56,8 +56,11 @@ class Tally:
         self._months: dict[int, _Month] = {}
         self._changed: set[int] = set()  # groups whose rows must be told
 
-    def place(self, key_id: int, *, row: int, group: int, live: bool = True) -> None:
-        """Add a key, or change where it is and with whom it shares; who is not *live* is only counted."""
+    def place(self, key_id: int, *, row: int | None, group: int, live: bool = True) -> None:
+        """Add a key, or change where it is and with whom it shares.
+
+        One that is not *live* or has no row in the gate is only counted.
+        """
         self.forget(key_id)
         self._members[key_id] = _Member(row, group, live)
         self._groups.setdefault(group, set()).add(key_id)
@@ -76,6 +79,13 @@ class Tally:
         for month in self._months.values():
             month.groups[member.group] = month.groups.get(member.group, 0) - month.all(key_id)
         self._changed.add(member.group)
+
+    def lose_row(self, key_id: int) -> None:
+        """Note that a key is in the gate no longer; what it has used stays its group's."""
+        self._members[key_id].row = None
+
+    def knows(self, key_id: int) -> bool:
+        return key_id in self._members
 
     def row_of(self, key_id: int) -> int | None:
         member = self._members.get(key_id)
@@ -109,6 +119,10 @@ class Tally:
         """Return what this node has counted, by key."""
         return dict(self._month(month).own)
 
+    def counted(self, key_id: int) -> int:
+        """Return what this node has counted for a key in the present month."""
+        return self._month(self.present).own.get(key_id, 0)
+
     def due(self) -> Iterator[Others]:
         """Yield what has changed for the present month since it was last asked for."""
         changed, self._changed = self._changed, set()
@@ -116,7 +130,7 @@ class Tally:
         for group in changed:
             for key_id in self._groups.get(group, ()):
                 member = self._members[key_id]
-                if member.live:
+                if member.live and member.row is not None:
                     others = counts.groups.get(group, 0) - counts.own.get(key_id, 0)
                     yield Others(member.row, self.present, others)
 

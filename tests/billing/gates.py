@@ -47,6 +47,7 @@ def make_row(key_id: int, **changes: object) -> KeyRow:
         account_id=key_id,
         plan_id=1,
         revoked=False,
+        revoked_s=None,
         partner=False,
         scope_prices=True,
         scope_reports=True,

@@ -196,9 +196,28 @@ async def test_full_gate_leaves_out_what_is_too_much_and_goes_on(
         async with loaded(memory, database) as keyring:
             assert keyring.left_out == 2
             database.put(1, revoked=True)
-            await until(lambda: ask(gate, 1).code == REVOKED)
-            assert ask(gate, 2).code == ADMITTED
+            await until(lambda: ask(gate, 3).code == ADMITTED)
+            assert (ask(gate, 1).code, ask(gate, 2).code) == (UNKNOWN, ADMITTED)
+            assert keyring.left_out == 1
     assert caplog.text.count("not in the gate") == 1, "told once a minute"
+
+
+async def test_gate_that_is_full_of_revoked_keys_takes_every_live_one(database: FakeDatabase) -> None:
+    for key_id in range(1, 21):
+        database.put(key_id, revoked=True, revoked_s=key_id)
+    database.put(21)
+    memory = make_memory(rows=4)
+    with Gate(memory) as gate:
+        async with loaded(memory, database) as keyring:
+            assert (gate.keys, ask(gate, 21).code, ask(gate, 20).code) == (4, ADMITTED, REVOKED)
+            for key_id in range(22, 25):
+                database.put(key_id)
+                await until(lambda key_id=key_id: ask(gate, key_id).code == ADMITTED)  # type: ignore[misc]  # bound now
+            assert (ask(gate, 20).code, keyring.left_out) == (UNKNOWN, 0)
+        database.put(21, revoked=True, revoked_s=21)
+        database.put(25)
+        async with loaded(memory, database) as keyring:  # which finds the rows of the one before
+            assert (ask(gate, 25).code, keyring.left_out) == (ADMITTED, 0)
 
 
 async def test_key_whose_new_networks_do_not_fit_is_refused_until_they_do(database: FakeDatabase) -> None:

@@ -25,6 +25,7 @@ def test_row_has_all_that_the_gate_needs() -> None:
             account_id=account.pk,
             plan_id=account.plan_id,
             revoked=False,
+            revoked_s=None,
             partner=False,
             scope_prices=True,
             scope_reports=False,
