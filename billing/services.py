@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 OVERLAP_H = 24
 MOST_OVERLAP_H = 30 * 24
-MOST_LIVE_KEYS = 20  # that customers make themselves
+MOST_LIVE_KEYS = 20  # that customers make themselves, the ones in a rotation's overlap included
+MOST_KEYS_A_DAY = 60  # and those that were revoked at once
 PLAN_COLUMNS = (
     "title",
     "price",
@@ -161,8 +162,6 @@ def create_key(
 ) -> NewKey:
     """Make a key; its text is in what is returned and nowhere else. KeyRefused names what is wrong."""
     number = _raise_revision()
-    if author.door is Door.ACCOUNT and ApiKey.objects.of(account).live().count() >= MOST_LIVE_KEYS:
-        raise KeyRefused({"name": [f"There are {MOST_LIVE_KEYS} keys already: revoke one first."]})
     if expires_at is not None and expires_at <= timezone.now():
         raise KeyRefused({"expires_at": ["must be in the future"]})
     key = ApiKey(account=account, expires_at=expires_at)
@@ -196,21 +195,20 @@ def change_key(
 
 @transaction.atomic
 def rotate_key(*, key: ApiKey, author: Author, overlap_h: int = OVERLAP_H) -> NewKey:
-    """Make a key like *key*, which stays valid for *overlap_h* more hours."""
+    """Make a key like *key*, which stays valid for *overlap_h* more hours; what *key* came from ends now."""
     number = _raise_revision()
     if not 0 <= overlap_h <= MOST_OVERLAP_H:
         raise KeyRefused({"overlap_h": [f"must be between 0 and {MOST_OVERLAP_H} hours"]})
     old = _locked(key)
     if ApiKey.objects.filter(rotated_from=old).exists():
         raise KeyNotLive(str(old), "rotated already")
-    successor = ApiKey(account=old.account, rotated_from=old, expires_at=old.expires_at)
+    now, end = timezone.now(), old.expires_at
+    for predecessor in ApiKey.objects.filter(rotated_to=old).live():
+        _end(predecessor, now, number, author)
+    _end(old, now + timedelta(hours=overlap_h), number, author)
+    successor = ApiKey(account=old.account, rotated_from=old, expires_at=end)
     _describe(successor, name=old.name, scopes=old.scopes, networks=old.networks)
-    made = _issue(successor, number, author)
-    end = timezone.now() + timedelta(hours=overlap_h)
-    old.expires_at = min(old.expires_at or end, end)
-    old.revision = number
-    _save(old, author)
-    return made
+    return _issue(successor, number, author)
 
 
 @transaction.atomic
@@ -247,7 +245,24 @@ def _issue(key: ApiKey, number: int, author: Author) -> NewKey:
     key.revision = number
     _validate(key, KeyRefused)
     _save(key, author)
+    if author.door is Door.ACCOUNT:
+        _check_number(key.account)
     return made
+
+
+def _check_number(account: Account) -> None:
+    """Refuse the key that was just made when it is one too many for a customer."""
+    made = ApiKey.objects.of(account)
+    if made.live().count() > MOST_LIVE_KEYS:
+        raise KeyRefused({"name": [f"There are {MOST_LIVE_KEYS} keys already: revoke one first."]})
+    if made.filter(created_at__gt=timezone.now() - timedelta(days=1)).count() > MOST_KEYS_A_DAY:
+        raise KeyRefused({"name": [f"{MOST_KEYS_A_DAY} keys were made within a day: wait for tomorrow."]})
+
+
+def _end(key: ApiKey, end: datetime, number: int, author: Author) -> None:
+    key.expires_at = min(key.expires_at or end, end)
+    key.revision = number
+    _save(key, author)
 
 
 def _describe(key: ApiKey, *, name: str, scopes: Iterable[str], networks: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ from billing.exceptions import (
 from billing.models import Account, ApiKey, Plan
 from billing.rows import key_revision
 from billing.services import (
+    MOST_KEYS_A_DAY,
     MOST_LIVE_KEYS,
     account_for,
     change_account,
@@ -177,6 +178,44 @@ def test_customer_has_a_bound_on_live_keys_and_the_operator_has_none() -> None:
     for one in made[:2]:
         revoke_key(key=one.key, author=author)
     make_key(account, author=author)
+
+
+def test_customer_has_a_bound_on_keys_of_a_day_however_they_end() -> None:
+    account = make_account()
+    author = Author(Door.ACCOUNT, account.user)
+    for _ in range(MOST_KEYS_A_DAY - 1):
+        revoke_key(key=make_key(account, author=author).key, author=author)
+    last = make_key(account, author=author).key
+    revoke_key(key=make_key(make_account("grace@example.com"), author=author).key, author=author)
+    for make in (lambda: make_key(account, author=author), lambda: rotate_key(key=last, author=author)):
+        with pytest.raises(KeyRefused, match="60 keys were made within a day"):
+            make()
+    assert ApiKey.objects.of(account).count() == MOST_KEYS_A_DAY
+    make_key(account)  # the operator may
+    ApiKey.objects.of(account).update(created_at=timezone.now() - timedelta(hours=24))
+    make_key(account, author=author)
+
+
+def test_customer_has_no_more_live_keys_by_rotating_them() -> None:
+    account = make_account(plan="free")
+    author = Author(Door.ACCOUNT, account.user)
+    made = [make_key(account, author=author).key for _ in range(MOST_LIVE_KEYS)]
+    with pytest.raises(KeyRefused, match="revoke one first"):
+        rotate_key(key=made[0], author=author)
+    assert fresh(made[0]).state == "live", "nothing has happened"
+    rotate_key(key=made[0], author=author, overlap_h=0)
+    revoke_key(key=made[1], author=author)
+    rotate_key(key=made[2], author=author)
+    assert ApiKey.objects.of(account).live().count() == MOST_LIVE_KEYS
+
+
+def test_rotation_ends_the_key_that_was_rotated_before() -> None:
+    first = make_key().key
+    second = rotate_key(key=first, author=AUTHOR, overlap_h=48).key
+    assert fresh(first).state == "expiring"
+    third = rotate_key(key=second, author=AUTHOR).key
+    assert [fresh(key).state for key in (first, second, third)] == ["expired", "expiring", "live"]
+    assert fresh(first).revision == fresh(third).revision, "the gate is told"
 
 
 def test_change_names_who_did_it_and_how() -> None:
