@@ -111,6 +111,11 @@ cdef struct GateVerdict:               # what billing._gate.Verdict has
     uint64_t retry_after_ns            # of a 429
 
 
+# Whether every key and count is in it. Who judges asks this first: before, a key may be missing, or its count.
+cdef inline bint gate_is_filled(const GateMemory* gate) noexcept nogil:
+    return gate.header != NULL and load(&gate.header.month, ACQUIRE) >> COUNT_BITS != 0
+
+
 # Judges a key's text and, where *take* is set, takes and counts the request. *address*: 16 bytes, or NULL for unknown.
 cdef int gate_admit(
     const GateMemory* gate, const char* key, size_t length, uint64_t mono_ns, uint64_t wall_s,

@@ -21,9 +21,11 @@ from billing.ratelimit import SECOND_NS
 
 PREFIX = b"tb_demo_"
 LIFE_S = 300
-BUCKETS = 512
-PER_SECOND = 2
+BUCKETS = 4_096
+PER_SECOND = 1
 BURST = 10
+PER_MONTH = 1_000
+"""Of all clients of a bucket; the free plan's own number, so that a key is always the better way."""
 FIRST_KEY_ID = 1 << 62
 """Ids of buckets; the database's own never get so far."""
 
@@ -66,6 +68,7 @@ class DemoTokens:
                 flags=DEMO | SCOPE_PRICES,
                 emission_ns=SECOND_NS // PER_SECOND,
                 burst=BURST,
+                cap=PER_MONTH,
             )
 
     def _mac(self, end_s: int, chance: bytes, host: str, address: str) -> bytes:

@@ -14,7 +14,7 @@ from billing.networks import source_of
 from billing.ratelimit import SECOND_NS, Rate, retry_after_s, take
 from telemetry.running import repeat
 
-GUESSES = Rate(emission_ns=3 * SECOND_NS, burst=20)  # of one address: 20 at once, then 20 a minute
+PER_MINUTE = 20  # of one address, and as many at once, by all workers of a node together
 MOST_ADDRESSES = 10_000
 MOST_NAMED = 3  # unknown keys of one address that are told by name: the rest is what somebody makes up
 MOST_WAITING = 500  # rows, from one second to the next; attempts beyond them are told without names
@@ -45,7 +45,11 @@ class _Guesser:
 class Guesses:
     """Count bad keys. Good ones never come here: behind a shared address they go on working."""
 
-    def __init__(self, *, record: Callable[[Sequence[RefusedKey]], Awaitable[None]]) -> None:
+    def __init__(
+        self, *, record: Callable[[Sequence[RefusedKey]], Awaitable[None]], workers: int = 1
+    ) -> None:
+        """*workers* share what an address may try: the kernel spreads its connections over them."""
+        self._rate = Rate(60 * SECOND_NS * workers // PER_MINUTE, max(1, PER_MINUTE // workers))
         self.dropped = 0  # addresses that were forgotten early because there were too many
         self._record = record
         self._guessers: OrderedDict[str, _Guesser] = OrderedDict()  # who guessed last is last
@@ -59,7 +63,7 @@ class Guesses:
         """
         source = source_of(address)
         guesser = self._guesser(source, mono_ns)
-        turn = take(GUESSES, guesser.tat_ns, mono_ns)
+        turn = take(self._rate, guesser.tat_ns, mono_ns)
         guesser.tat_ns = turn.tat_ns
         if prefix and len(guesser.named) < MOST_NAMED:
             guesser.named.add(prefix)

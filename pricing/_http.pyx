@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from billing._gate cimport (
-    ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict, gate_admit_digest, gate_fetch, gate_hash,
+    ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict, gate_admit_digest, gate_fetch, gate_hash, gate_is_filled,
 )
 from pricing._board cimport (
     MAX_EXCHANGES, BoardReader, PriceCopy, age_of, find_asset, find_exchange, is_still, read_best, read_price,
@@ -391,7 +391,7 @@ cdef class FastPath:
         cdef size_t body_bytes
         cdef uint64_t wall_s = 0
         cdef int64_t mono_ns = 0
-        if end - at > HEAD_BYTES or self.board.board.header == NULL or self.gate.memory.header == NULL:
+        if end - at > HEAD_BYTES or self.board.board.header == NULL or not gate_is_filled(&self.gate.memory):
             return None
         memset(&question, 0, sizeof(question))
         question.max_age_ms = -1

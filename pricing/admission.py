@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from billing._gate import SCOPE_PRICES, Verdict
+from billing._gate import DEMO, SCOPE_PRICES, Verdict
 from billing.admission import REFUSALS, Code, pack_address
 from billing.guessing import ELSEWHERE, REVOKED
 from billing.keys import SHOWN_CHARACTERS
 from billing.ratelimit import month_start_s, next_month, policy_field, retry_after_s, state_field
+from pricing import metrics
 from pricing.exceptions import BadRequest
 from pricing.problems import Problem
 from pricing.protocol import refuse_secret, render_time
@@ -26,10 +27,9 @@ EXPOSED: Header = (b"access-control-expose-headers", b"ratelimit-policy, ratelim
 _COUNTED = {Code.RATE_LIMITED: RATE_LIMITED, Code.QUOTA_EXCEEDED: QUOTA_EXCEEDED}
 
 
-class Judge(Protocol):
+class Judge(metrics.Gate, Protocol):
     """The gate, as `billing._gate.Gate` is one."""
 
-    def month(self, mono_ns: int) -> int: ...
     def admit(
         self,
         key: bytes,
@@ -99,7 +99,7 @@ class Admission:
         mono_ns: Callable[[], int] = time.monotonic_ns,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        self._gate = gate
+        self.gate = gate
         self._counters = counters
         self._guesses = guesses
         self._tokens = tokens
@@ -117,9 +117,9 @@ class Admission:
         if credential is None:
             self._counters.add(AUTH_FAILURES)
             return Refused(Problem("unauthorized", f"A key is needed. {_HOW}"), (_challenge(b""),))
-        if not self._gate.month(self._mono_ns()):  # nobody has filled the gate yet: no key is unknown
+        if not self.gate.month(self._mono_ns()):  # nobody has filled the gate yet: no key is unknown
             detail = "The keys could not be read yet; please try again in a moment."
-            return Refused(Problem("keys_unavailable", detail), ((b"retry-after", b"1"),))
+            return Refused(Problem("keys_unavailable", detail), (_retry_after(1), EXPOSED))
         verdict = self._judge(scope, credential, take=take)
         fields = limit_fields(verdict)
         if verdict.code == Code.ADMITTED or (not take and verdict.code in _COUNTED):
@@ -128,16 +128,14 @@ class Admission:
 
     def total(self, verdict: Verdict) -> int:
         """Return what all nodes have counted for the key this month."""
-        return self._gate.total(verdict.row, verdict.month)
+        return self.gate.total(verdict.row, verdict.month)
 
     def demo_token(self, scope: Scope) -> str | None:
-        """Make a token for a page of this site; None for anybody else's."""
+        """Make a token for a page of this site; None where no browser says that it is one."""
         host = own_host(scope)
-        return (
-            self._tokens.make(host=host, address=self.address(scope), wall_s=int(self._wall_s()))
-            if host
-            else None
-        )
+        if not host or not any(name == b"origin" for name, _ in scope["headers"]):
+            return None
+        return self._tokens.make(host=host, address=self.address(scope), wall_s=int(self._wall_s()))
 
     def address(self, scope: Scope) -> str:
         """Return the client's address as text; empty where there is none."""
@@ -149,11 +147,11 @@ class Admission:
 
     def _judge(self, scope: Scope, credential: bytes, *, take: bool) -> Verdict:
         address, wall_s = self.address(scope), int(self._wall_s())
-        key, ask = credential, self._gate.admit
+        key, ask = credential, self.gate.admit
         if self._tokens.is_token(credential):
             bucket = self._tokens.bucket(credential, host=own_host(scope), address=address, wall_s=wall_s)
             if bucket is not None:
-                key, ask = bucket, self._gate.admit_digest
+                key, ask = bucket, self.gate.admit_digest
         return ask(key, self._mono_ns(), wall_s, SCOPE_PRICES, pack_address(address), take=take)
 
     def _refused(
@@ -181,7 +179,7 @@ class Admission:
         wait_s = self._guesses.refused(address, prefix, self._mono_ns())
         if wait_s is not None:
             detail = f"Too many unknown keys came from your address. Try again in {wait_s} s."
-            return Refused(Problem("too_many_attempts", detail), (_retry_after(wait_s),))
+            return Refused(Problem("too_many_attempts", detail), (_retry_after(wait_s), EXPOSED))
         detail = "This key is not known here. Was it copied whole?"
         return Refused(Problem("unauthorized", detail), (_challenge(b"invalid_token"),))
 
@@ -247,14 +245,14 @@ def _shown(credential: bytes) -> str:
 def _exhausted(verdict: Verdict) -> Problem:
     if verdict.code == Code.RATE_LIMITED:
         wait_ms = -(-verdict.retry_after_ns // 1_000_000)
-        detail = f"At most {verdict.limit} requests at once, and {_per_second(verdict)} a second."
+        detail = f"At most {verdict.limit} requests at once, and {_per_second(verdict):g} a second."
         return Problem("rate_limited", detail, {"retry_after_ms": wait_ms})
     detail = f"The {verdict.cap} requests of this month have been made."
     return Problem("quota_exceeded", detail, {"limit": verdict.cap, "resets_at": _end_of(verdict.month)})
 
 
 def describe_usage(verdict: Verdict, total: int) -> dict[str, object]:
-    """Describe a key's limits, and what it has made use of: None is no limit."""
+    """Describe a key's limits, and what it has made use of: None is no limit, or a token of the demo."""
     month = verdict.month
     rate: dict[str, object] = {
         "burst": verdict.limit,
@@ -263,7 +261,7 @@ def describe_usage(verdict: Verdict, total: int) -> dict[str, object]:
         "reset_ms": -(-verdict.reset_ns // 1_000_000),
     }
     return {
-        "key_id": verdict.key_id,
+        "key_id": None if verdict.flags & DEMO else verdict.key_id,
         "partner": verdict.partner,
         "rate": rate if verdict.limit else None,
         "month": {

@@ -111,7 +111,7 @@ class PriceApi:
         self._admission = admission
         self._health_port = health_port
         self._mono_ns = mono_ns
-        self._metrics = Metrics(board, totals, mono_ns, tier2=service.tier2, worker=worker)
+        self._metrics = Metrics(board, admission.gate, totals, mono_ns, tier2=service.tier2, worker=worker)
         self._documents = Documents()
         self._routes = {
             "/price": Route(_get(self._price), is_keyed=True),
@@ -270,7 +270,9 @@ class PriceApi:
 
     async def _ready(self, scope: Scope, receive: Receive) -> Response:
         followed = self._service.view.followed()
-        ready, rows = readiness(self._board, followed, self._service.parameters, self._mono_ns())
+        ready, rows = readiness(
+            self._board, self._admission.gate, followed, self._service.parameters, self._mono_ns()
+        )
         return Response(200 if ready else 503, render_json(rows), _LIVE)
 
     async def _scrape(self, scope: Scope, receive: Receive) -> Response:

@@ -40,6 +40,13 @@ class Tier2Counts(Protocol):
     malformed: int
 
 
+class Gate(health.Gate, Protocol):
+    @property
+    def keys(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+
+
 class Metrics(Collector):
     """The text of /metrics. *totals* sums the counters of all workers.
 
@@ -49,6 +56,7 @@ class Metrics(Collector):
     def __init__(
         self,
         board: Board,
+        gate: Gate,
         totals: Callable[[], Mapping[str, int]],
         mono_ns: Callable[[], int],
         *,
@@ -56,6 +64,7 @@ class Metrics(Collector):
         worker: int,
     ) -> None:
         self._board = board
+        self._gate = gate
         self._totals = totals
         self._mono_ns = mono_ns
         self._tier2 = tier2
@@ -75,6 +84,7 @@ class Metrics(Collector):
             yield family(f"trinity_{name}", f"Counter {name}, all workers of this node", value=value)
         yield from self._worker_metrics()
         yield from self._board_metrics()
+        yield from self._gate_metrics()
         yield from self._feed_metrics()
 
     def _worker_metrics(self) -> Iterator[Metric]:
@@ -110,6 +120,15 @@ class Metrics(Collector):
                 ages.add_metric([row.name], age_ms / 1_000)
         yield ticks
         yield ages
+
+    def _gate_metrics(self) -> Iterator[Metric]:
+        gate, mono_ns = self._gate, self._mono_ns()
+        yield _gauge("gate_filled", "1 when every key is in the gate", gate.month(mono_ns) != 0)
+        yield _gauge("gate_keys", "Places taken, by revoked keys too", gate.keys)
+        yield _gauge("gate_places", "Places there are (TRINITY_GATE_ROWS)", gate.rows)
+        beat_ms = health.since_ms(gate.heartbeat_mono_ns, mono_ns)
+        if beat_ms is not None:
+            yield _gauge("gate_heartbeat_age_seconds", "Since the keyring's last beat", beat_ms / 1_000)
 
     def _feed_metrics(self) -> Iterator[Metric]:
         document = self._board.status()

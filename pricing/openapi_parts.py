@@ -49,7 +49,7 @@ EXAMPLES = {
     "wrong_network": Problem("wrong_network", "This key must not be used from 203.0.113.9."),
     "not_in_plan": Problem("not_in_plan", "This key is not for prices."),
     "rate_limited": Problem(
-        "rate_limited", "At most 20 requests at once, and 10.0 a second.", {"retry_after_ms": 58}
+        "rate_limited", "At most 20 requests at once, and 10 a second.", {"retry_after_ms": 58}
     ),
     "quota_exceeded": Problem(
         "quota_exceeded",
@@ -196,7 +196,7 @@ def _usage_schema() -> Document:
         }
     )
     parts = {"rate": _or_null(rate), "month": month}
-    return _object({"key_id": count, "partner": {"type": "boolean"}, **parts})
+    return _object({"key_id": _or_null(count), "partner": {"type": "boolean"}, **parts})
 
 
 def _problem_schema() -> Document:

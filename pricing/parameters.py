@@ -35,7 +35,7 @@ class Parameters:
     local_entries: int = 2_048
     """REST answers and failures remembered by a process."""
     heartbeat_ms: int = 5_000
-    """A board whose writer has been silent for longer is not ready."""
+    """A board whose writer has been silent for longer is not ready; a gate's keyring is called dead."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -60,10 +60,9 @@ class Application:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        # pricing.edge finds these there: it answers plain questions before this application sees them.
-        scope["state"].update(
-            fast_path=runtime.fast_path, trusts_proxy=settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0
-        )
+        if "state" in scope:  # pricing.edge answers plain questions before this application sees them
+            trusts_proxy = settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0
+            scope["state"].update(fast_path=runtime.fast_path, trusts_proxy=trusts_proxy)
         await send({"type": "lifespan.startup.complete"})
         await receive()  # shutdown
         await self._stack.aclose()

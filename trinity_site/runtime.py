@@ -107,7 +107,7 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         await happens(tables.has_read, FIRST_READING_S)
         offers = Offers()
         stack.push_async_callback(cancelled, asyncio.create_task(offers.run(), name="offers"))
-        guesses = Guesses(record=record_refused_keys)
+        guesses = Guesses(record=record_refused_keys, workers=settings.TRINITY_HTTP_WORKERS)
         stack.push_async_callback(guesses.hand_over)
         stack.push_async_callback(cancelled, asyncio.create_task(guesses.run(), name="guesses"))
         admission = Admission(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import guessing
-from billing.guessing import ELSEWHERE, GUESSES, MALFORMED, REVOKED, UNKNOWN, Guesses, RefusedKey
+from billing.guessing import ELSEWHERE, MALFORMED, PER_MINUTE, REVOKED, UNKNOWN, Guesses, RefusedKey
 from billing.models import SecurityEvent
 from billing.ratelimit import SECOND_NS
 from billing.security import record_refused_keys
@@ -81,7 +81,13 @@ def test_no_minute_lets_more_guesses_through_than_a_burst_and_a_minute_s_worth(w
             admitted.append(now_ns)
     for start in admitted:
         within = [at for at in admitted if start <= at < start + 60 * SECOND_NS]
-        assert len(within) <= GUESSES.burst + 20
+        assert len(within) <= 2 * PER_MINUTE
+
+
+def test_workers_share_what_an_address_may_try() -> None:
+    workers = [Guesses(record=Records(), workers=4) for _ in range(4)]
+    assert [guess(one, 6).count(None) for one in workers] == [5] * 4
+    assert [one.refused(HERE, PREFIX, 0) for one in workers] == [12] * 4
 
 
 async def test_attempts_are_handed_over_as_counts(guesses: Guesses, records: Records) -> None:

@@ -101,8 +101,8 @@ class Clock:
 
 def make_gate(clock: Clock) -> GateWriter:
     """Make a gate with a key of each kind, in the month of the clock's start."""
-    buffer = bytearray(gate_size(1_024))
-    format_gate(buffer, 1_024)
+    buffer = bytearray(gate_size(8_192))
+    format_gate(buffer, 8_192)
     gate = GateWriter(buffer, 1, clock.mono)
     for number, (name, limits) in enumerate(_LIMITS.items(), 1):
         gate.put(GateKey(keys.digest(KEYS[name]), number, **limits))

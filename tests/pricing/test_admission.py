@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from billing import keys
-from billing.demo import BURST, LIFE_S
+from billing.demo import BURST, LIFE_S, PER_MONTH
 from billing.guessing import ELSEWHERE, REVOKED
 from billing.ratelimit import SECOND_NS
 from pricing.http import PriceApi
@@ -16,6 +16,7 @@ from tests.pricing.test_http import make_api, problem
 
 BTC = "/price?asset=BTC"
 SITE = {"Host": "prices.example", "Sec-Fetch-Site": "same-origin"}
+PAGE = {**SITE, "Origin": "https://prices.example"}
 
 
 @pytest.fixture
@@ -201,6 +202,7 @@ async def test_no_key_is_unknown_before_the_keys_were_read(world: World, api: Pr
     answer = await ask(api, BTC, key=KEYS["unknown"])
     assert problem(answer) == (503, "keys_unavailable")
     assert answer.headers["retry-after"] == "1"
+    assert "retry-after" in answer.headers["access-control-expose-headers"]
     assert world.guesses.noted == []
 
 
@@ -251,7 +253,7 @@ async def test_usage_is_for_keys(api: PriceApi) -> None:
 
 
 async def token(api: PriceApi, **headers: str) -> Answer:
-    return await ask(api, "/demo-token", method="POST", key=None, headers={**SITE, **headers})
+    return await ask(api, "/demo-token", method="POST", key=None, headers={**PAGE, **headers})
 
 
 async def test_token_asks_like_a_key(api: PriceApi) -> None:
@@ -259,7 +261,8 @@ async def test_token_asks_like_a_key(api: PriceApi) -> None:
     assert made["expires_in_s"] == LIFE_S
     answer = await ask(api, BTC, key=made["token"], headers=SITE)
     assert answer.status == 200
-    assert answer.headers["ratelimit-policy"] == f'"rate";q={BURST};w=5'
+    assert answer.headers["ratelimit-policy"] == f'"rate";q={BURST};w=10, "month";q={PER_MONTH};w={MONTH_S}'
+    assert (await ask(api, "/usage", key=made["token"], headers=SITE)).json()["key_id"] is None
 
 
 async def test_tokens_of_one_client_share_their_limits(world: World, api: PriceApi) -> None:
@@ -301,6 +304,11 @@ async def test_token_ends(world: World, api: PriceApi) -> None:
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://other.example"}])
 async def test_token_is_made_for_this_sites_pages_alone(api: PriceApi, headers: dict[str, str]) -> None:
     assert problem(await token(api, **headers)) == (403, "forbidden")
+
+
+async def test_token_is_not_made_for_who_does_not_say_whose_page_it_is(api: PriceApi) -> None:
+    answer = await ask(api, "/demo-token", method="POST", key=None, headers={"Host": "prices.example"})
+    assert problem(answer) == (403, "forbidden")
 
 
 async def test_token_is_not_made_by_following_a_link(api: PriceApi) -> None:

@@ -19,7 +19,7 @@ def world() -> Iterator[World]:
 
 
 def ready(world: World) -> tuple[bool, dict[str, object]]:
-    return readiness(world.board, ENABLED, world.parameters, world.clock.mono)
+    return readiness(world.board, world.gate, ENABLED, world.parameters, world.clock.mono)
 
 
 def test_never_has_no_age_and_no_age_is_negative() -> None:
@@ -44,12 +44,29 @@ def test_ready_when_every_enabled_exchange_is_fresh(world: World) -> None:
         {
             "status": "ready",
             "feeds": {"alive": True, "heartbeat_age_ms": 5},
+            "keys": {"filled": True, "alive": True, "heartbeat_age_ms": 5},
             "exchanges": [
                 {"name": "coinbase", "age_ms": 5, "fresh": True},
                 {"name": "kraken", "age_ms": 5, "fresh": True},
             ],
         },
     )
+
+
+def test_not_ready_before_the_keys_were_read(world: World) -> None:
+    world.tick("BTC", "coinbase", "1")
+    world.gate.set_month(0, 0)
+    is_ready, document = ready(world)
+    assert (is_ready, document["status"]) == (False, "not_ready")
+
+
+def test_degraded_but_ready_when_the_keyring_is_silent(world: World) -> None:
+    world.clock.forward(world.parameters.heartbeat_ms + 1)
+    world.board.beat(world.clock.mono)
+    world.tick("BTC", "coinbase", "1")
+    world.tick("BTC", "kraken", "1")
+    is_ready, document = ready(world)
+    assert (is_ready, document["status"]) == (True, "degraded")
 
 
 def test_degraded_but_ready_when_some_are_stale(world: World) -> None:
@@ -108,4 +125,4 @@ def test_silent_writer_is_not_ready_even_with_fresh_ticks(
 
 def test_not_ready_without_an_enabled_exchange(world: World) -> None:
     world.tick("BTC", "coinbase", "1")
-    assert not readiness(world.board, (), world.parameters, world.clock.mono)[0]
+    assert not readiness(world.board, world.gate, (), world.parameters, world.clock.mono)[0]

@@ -323,6 +323,14 @@ async def test_price_that_needs_escapes_goes_the_ordinary_way(worlds: tuple[Wire
     assert rb'"price":"1\""' in answer
 
 
+async def test_gate_that_is_not_filled_admits_nobody(worlds: tuple[Wired, Wired]) -> None:
+    for world in worlds:
+        world.gate.set_month(0, 0)
+    answer, wire = await both_ways(worlds, PLAIN)
+    assert (wire.slow, answer[9:12]) == (1, b"503")
+    assert worlds[0].gate.changed() == []
+
+
 async def test_label_that_changes_is_told_at_once(worlds: tuple[Wired, Wired]) -> None:
     question = request("/price?asset=BTC&exchange=kraken")
     await both_ways(worlds, question)

@@ -38,7 +38,12 @@ def world() -> Iterator[World]:
 
 def scrape(world: World) -> dict[tuple[str, Labels], float]:
     metrics = Metrics(
-        world.board, lambda: world.counters.counts, world.clock.mono_ns, tier2=world.tier2, worker=3
+        world.board,
+        world.gate,
+        lambda: world.counters.counts,
+        world.clock.mono_ns,
+        tier2=world.tier2,
+        worker=3,
     )
     text = metrics.render().decode()
     return {
@@ -55,6 +60,17 @@ def test_all_24_counters_are_told_under_their_names(world: World) -> None:
     for name, count in world.counters.counts.items():
         suffix = "" if name in ("db_open_conns", "db_in_use_conns") else "_total"
         assert samples[f"trinity_{name}{suffix}", ()] == count
+
+
+def test_gate_tells_whether_it_is_filled_its_places_and_the_keyrings_heartbeat(world: World) -> None:
+    world.clock.forward(1_500)
+    samples = scrape(world)
+    assert samples["trinity_gate_filled", ()] == 1
+    assert samples["trinity_gate_keys", ()] == world.gate.keys > 4_000
+    assert samples["trinity_gate_places", ()] == world.gate.rows
+    assert samples["trinity_gate_heartbeat_age_seconds", ()] == 1.5
+    world.gate.set_month(0, 0)
+    assert scrape(world)["trinity_gate_filled", ()] == 0
 
 
 def test_board_tells_ticks_and_ages_per_exchange_and_the_writers_heartbeat(world: World) -> None:

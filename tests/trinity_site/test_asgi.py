@@ -18,7 +18,7 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
-        self.runtime: Any = SimpleNamespace(api=self)
+        self.runtime: Any = SimpleNamespace(api=self, fast_path=object())
         self.broken = False
         monkeypatch.setattr(asgi, "open_runtime", self.open)
 
@@ -96,7 +96,7 @@ async def test_runtime_opens_once_for_requests_at_once(application: Application,
     assert recorder.calls.count("open 7") == 1
 
 
-async def live(application: Application) -> list[str]:
+async def live(application: Application, **scope: Any) -> list[str]:
     events = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[str] = []
 
@@ -106,13 +106,21 @@ async def live(application: Application) -> list[str]:
     async def send(message: Any) -> None:
         sent.append(message["type"])
 
-    await application({"type": "lifespan"}, receive, send)
+    await application({"type": "lifespan", **scope}, receive, send)
     return sent
 
 
 async def test_lifespan_opens_and_closes_the_runtime(application: Application, recorder: Recorder) -> None:
     assert await live(application) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert recorder.calls == ["open 7", "close"]
+
+
+async def test_connections_find_the_fast_path_in_the_lifespans_state(
+    application: Application, recorder: Recorder
+) -> None:
+    state: dict[str, Any] = {}
+    await live(application, state=state)
+    assert state == {"fast_path": recorder.runtime.fast_path, "trusts_proxy": False}
 
 
 async def test_failed_start_is_told_to_the_server(application: Application, recorder: Recorder) -> None:

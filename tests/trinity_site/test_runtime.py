@@ -138,6 +138,7 @@ async def opened(folder: Path) -> AsyncIterator[Runtime]:
         TRINITY_DATA_DIR=folder,
         TRINITY_BOARD_SLOTS=64,
         TRINITY_GATE_ROWS=1_024,
+        TRINITY_HTTP_WORKERS=2,
         SECRET_KEY="secret",
         ALLAUTH_TRUSTED_PROXY_COUNT=0,
         TRINITY_SIMULATOR_URL="",

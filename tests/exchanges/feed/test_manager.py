@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -330,7 +331,8 @@ async def test_exchange_that_sends_only_old_trades_is_not_fresh_and_is_hung_up_o
         async with node:
             await node.until(lambda: node.price("plain") is not None)
             mono_ns = time.monotonic_ns()
-            ready, document = readiness(node.board, ["plain"], Parameters(), mono_ns)
+            gate = SimpleNamespace(heartbeat_mono_ns=mono_ns, month=lambda mono_ns: 202611)
+            ready, document = readiness(node.board, gate, ["plain"], Parameters(), mono_ns)
             assert not ready
             assert 3_600_000 <= document["exchanges"][0]["age_ms"] < 3_610_000  # type: ignore[index]
             await node.until(lambda: node.status("plain").detail == "no trade for 1 s")
