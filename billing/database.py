@@ -7,7 +7,7 @@ from django.db import DatabaseError, connection
 
 from billing.connections import from_asyncio
 from billing.ratelimit import SECOND_NS
-from billing.rows import KeyRow, key_page, key_revision
+from billing.rows import KeyRow, installation, key_page, key_revision
 from billing.store import Store
 from billing.usage import load_counts, load_others, save_counts, save_last_uses
 
@@ -22,6 +22,7 @@ def open_store(node: str) -> Store:
         await from_asyncio(save_last_uses)(uses=uses)
 
     return Store(
+        installation=from_asyncio(installation),
         key_revision=from_asyncio(key_revision),
         key_rows=_pages_of_rows,
         load_counts=from_asyncio(lambda month: load_counts(node=node, month=month)),

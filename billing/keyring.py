@@ -6,6 +6,7 @@ Adapter: no Django. Whatever is away, the gate judges with what it has, and the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -36,6 +37,7 @@ class Rhythm:
     counts_s: float = 1.0
     save_s: float = 5.0
     others_s: float = 30.0  # reading what other nodes have saved
+    name_s: float = 1.0  # holding the node's name
     others_heard: int = 10  # only every so many times while they are heard: one of them may not be
     opinion_s: float = 2.0  # waiting for the database's clock
     last_s: float = 3.0  # telling, and then saving, the last counts
@@ -74,6 +76,7 @@ class Keyring:
         self._news.set()
         self._unheard = 0
         self._may_log = Seldom(mono_ns)
+        self._may_name = Seldom(mono_ns)
 
     @property
     def left_out(self) -> int:
@@ -100,6 +103,7 @@ class Keyring:
             "counts": self._repeat(self._pass_on, every.counts_s, "Passing counts on"),
             "save": self._repeat(self._save, every.save_s, "Saving counts"),
             "others": self._repeat(self._hear, every.others_s, "Reading the counts of other nodes"),
+            "name": self._repeat(self._hold_name, every.name_s, "Holding the node's name"),
             "listen": self._listen(),
         }
 
@@ -136,6 +140,8 @@ class Keyring:
         """Put every key into the gate, with what was counted: nobody is admitted to a fresh gate before."""
         if not self._month:
             await self.mind_month()
+        if self._sharing is not None:
+            self._sharing.installation = await self._store.installation()
         month, seen = self._month, {}
         own, others = await self._store.load_counts(month), await self._store.load_others(month)
         self._placer.begin()
@@ -204,6 +210,18 @@ class Keyring:
         if not is_heard or self._unheard >= self._rhythm.others_heard:
             await self._counts.load_others(self._month)
             self._unheard = 0
+
+    async def _hold_name(self) -> None:
+        """Look whether another keyring has this node's name: each takes the other's counts for its own."""
+        if self._sharing is None or not self._sharing.is_listening:
+            return
+        with contextlib.suppress(SharingError):  # while the server is away, `Sharing.run` says so
+            if not await self._sharing.hold_name() and self._may_name():
+                logger.error(
+                    "Another node that is running is called %s too: what one of them counts is lost. "
+                    "Give each a CLUSTER_NODE of its own and restart it.",
+                    self._sharing.node,
+                )
 
     async def _listen(self) -> None:
         if self._sharing is not None:

@@ -6,6 +6,7 @@ gate's writer finds the rows that changed. Keys are never deleted: a row that is
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime
 
 from django.conf import settings
@@ -183,6 +184,23 @@ class KeyRevision(models.Model):
 
     def __str__(self) -> str:
         return str(self.number)
+
+
+def random_name() -> str:
+    return secrets.token_hex(8)
+
+
+class Installation(models.Model):
+    """A single row with a name that no other database has: what nodes share elsewhere is known by it."""
+
+    name = models.CharField(max_length=32, default=random_name)
+
+    class Meta:
+        db_table = "billing_installation"
+        constraints = (models.CheckConstraint(condition=Q(pk=1), name="billing_installation_single"),)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class MonthlyCount(models.Model):

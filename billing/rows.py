@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from django.db.models import Q
 
-from billing.models import ApiKey, KeyRevision
+from billing.models import ApiKey, Installation, KeyRevision
 
 PAGE = 2_000  # rows of one query: they fit in memory
 
@@ -56,6 +56,11 @@ _COLUMNS = (
 def key_revision() -> int:
     """Return the number that rises with every change of a key; 0 before the first. Read it first."""
     return KeyRevision.objects.filter(pk=1).values_list("number", flat=True).first() or 0
+
+
+def installation() -> str:
+    """Return the name that this database has and no other; it gets one when first asked."""
+    return Installation.objects.get_or_create(pk=1)[0].name
 
 
 def key_page(*, after: int = 0, last: KeyRow | None = None, size: int = PAGE) -> list[KeyRow]:

@@ -1,13 +1,15 @@
 """Billing's only door to Valkey or Redis: what nodes have counted, and word that keys have changed.
 
-Adapter: no Django. Each node keeps its totals in one hash per month, `tb:usage:<month>:<node>`, and tells the
-others what has changed over a channel; whoever has not listened reads the hashes. Repeats are harmless.
+Adapter: no Django. Each node keeps its totals in one hash per month, and tells the others over a channel
+what has changed; who has not listened reads the hashes. Repeats are harmless. All names begin with the
+installation's, since of two databases that use one server each has ids of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,9 +28,10 @@ from redis.retry import Retry as BlockingRetry
 from billing.exceptions import SharingError
 from telemetry.seldom import Seldom
 
-USAGE = "tb:usage"  # …:<month>:nodes and …:<month>:<node>; as a channel …:<number of the database>
+USAGE = "tb:usage"  # …:<installation>:<month>:nodes, …:<month>:node:<node>, …:holder:<node>; channel …:told
 KEYS_CHANNEL = "tb:keys"
 EXPIRY_S = 62 * 86_400
+HOLD_S = 10  # of a node's name, from one time to the next
 CHUNK = 5_000
 TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 10.0
@@ -46,13 +49,18 @@ class Told(msgspec.Struct, array_like=True):
     node: str
     month: int
     totals: dict[int, int]
+    instance: str
+    """Of the keyring: two nodes may have one name by mistake."""
 
 
 _decoder = msgspec.msgpack.Decoder(Told)
 
 
 class Sharing:
-    """One node's part in the exchange of counts. `aclose` when done."""
+    """One node's part in the exchange of counts. `aclose` when done.
+
+    *installation* has to be set before anything else: its nodes are those that share.
+    """
 
     def __init__(self, url: str, *, node: str) -> None:
         self._client = Redis.from_url(
@@ -64,37 +72,39 @@ class Sharing:
             retry=Retry(NoBackoff(), 0),
             max_connections=8,
         )
-        self._node = node
-        # All databases of a server have their channels in common.
-        self._channel = f"{USAGE}:{self._client.connection_pool.connection_kwargs.get('db', 0)}"
+        self.node = node
+        self.installation = ""
+        self._instance = secrets.token_hex(8)
+        self._holds = 0
+        self._holder: bytes | None = None  # as it was last seen
         self._may_log = Seldom(time.monotonic_ns)
         self.is_listening = False
         self.malformed = 0
 
     async def tell(self, month: int, totals: Mapping[int, int]) -> None:
         """Store what this node has counted, and tell the others. Raises SharingError; may be repeated."""
-        nodes, mine = f"{USAGE}:{month}:nodes", f"{USAGE}:{month}:{self._node}"
+        nodes, mine = self._nodes(month), self._totals(month, self.node)
         for chunk in _chunks(totals):
-            message = msgspec.msgpack.encode(Told(self._node, month, chunk))
+            message = msgspec.msgpack.encode(Told(self.node, month, chunk, self._instance))
             async with translated(TIMEOUT_S), self._client.pipeline(transaction=False) as pipeline:
-                pipeline.sadd(nodes, self._node)
+                pipeline.sadd(nodes, self.node)
                 pipeline.hset(mine, mapping=chunk)  # type: ignore[arg-type]  # integers are sent as they are
                 pipeline.expire(nodes, EXPIRY_S)
                 pipeline.expire(mine, EXPIRY_S)
-                pipeline.publish(self._channel, message)
+                pipeline.publish(self._name("told"), message)
                 await pipeline.execute()
 
     async def read(self, month: int) -> dict[str, dict[int, int]]:
         """Return the totals of every node, this one's too, as far as they are stored. Raises SharingError."""
         async with translated(READ_TIMEOUT_S):
-            names = cast("set[bytes]", await self._client.smembers(f"{USAGE}:{month}:nodes"))
+            names = cast("set[bytes]", await self._client.smembers(self._nodes(month)))
             nodes = [name.decode() for name in names]
             return {node: await self._read_node(month, node) for node in nodes}
 
     async def _read_node(self, month: int, node: str) -> dict[int, int]:
         totals = {}
         # Bit by bit: the server answers the others in between.
-        async for key_id, total in self._client.hscan_iter(f"{USAGE}:{month}:{node}", count=CHUNK):
+        async for key_id, total in self._client.hscan_iter(self._totals(month, node), count=CHUNK):
             try:
                 totals[int(key_id)] = int(total)
             except ValueError:
@@ -131,22 +141,46 @@ class Sharing:
         told: Callable[[Told], None],
         keys_changed: Callable[[], None],
     ) -> None:
+        name = self._name("told")
         async with self._client.pubsub() as channel:
             async with translated(TIMEOUT_S):
-                await channel.subscribe(self._channel, KEYS_CHANNEL)
+                await channel.subscribe(name, KEYS_CHANNEL)
             await connected()
             self.is_listening = True
-            while True:
+            while name == self._name("told"):  # until the database is another one
                 message = await self._next(channel)
                 if message["type"] != "message":
                     continue
                 if message["channel"] == KEYS_CHANNEL.encode():
                     keys_changed()
-                elif (row := self._parse(message["data"])) is not None and row.node != self._node:
+                elif (row := self._parse(message["data"])) is not None and row.instance != self._instance:
                     told(row)
+
+    async def hold_name(self) -> bool:
+        """Hold this node's name for HOLD_S more; False when another keyring that is alive has it.
+
+        What a dead one has left stays as it is until it expires. Raises SharingError.
+        """
+        name, before = self._name("holder", self.node), self._holder
+        async with translated(TIMEOUT_S):
+            self._holder = holder = cast("bytes | None", await self._client.get(name))
+            if holder is None or holder.startswith(self._instance.encode()):
+                self._holds += 1
+                await self._client.set(name, f"{self._instance} {self._holds}", ex=HOLD_S)
+                return True
+        return before is None or holder == before
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    def _name(self, *parts: object) -> str:
+        return ":".join(map(str, (USAGE, self.installation, *parts)))
+
+    def _nodes(self, month: int) -> str:
+        return self._name(month, "nodes")
+
+    def _totals(self, month: int, node: str) -> str:
+        return self._name(month, "node", node)
 
     async def _next(self, channel: PubSub) -> dict[str, Any]:  # Any: the client library's own shape
         """Wait for a message; a connection that says nothing is asked whether anybody is there."""

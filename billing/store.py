@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # it comes with Django's models
 class Store:
     """One node's view of the database. Counts are totals by key id."""
 
+    installation: Callable[[], Awaitable[str]]
+    """The name of the database, which no other one has."""
     key_revision: Callable[[], Awaitable[int]]
     key_rows: Callable[[int], AsyncIterator[Sequence[KeyRow]]]
     """Those whose last change has a number above the one given, in pages."""

@@ -17,6 +17,7 @@ from billing.rows import KeyRow
 from billing.store import Store
 
 ROWS = 64
+INSTALLATION = "one"
 QUICK = Rhythm(keys_s=0.05, counts_s=0.05, save_s=0.1, others_s=0.2, others_heard=10, opinion_s=1, last_s=5)
 MONTH = month_at(time.time_ns())
 
@@ -75,6 +76,7 @@ class FakeDatabase:
     """What all nodes have in common; *away* makes every question fail."""
 
     def __init__(self) -> None:
+        self.name = INSTALLATION
         self.rows: dict[int, KeyRow] = {}
         self.revision = 0
         self.counts: dict[tuple[str, int], dict[int, int]] = {}  # by node and month
@@ -93,6 +95,10 @@ class FakeDatabase:
             self.asked += 1
             if self.away:
                 raise ConnectionError("the database is away")
+
+        async def installation() -> str:
+            look()
+            return self.name
 
         async def key_revision() -> int:
             look()
@@ -132,6 +138,7 @@ class FakeDatabase:
             return None if self.away else time.time_ns() + self.error_ns
 
         return Store(
+            installation=installation,
             key_revision=key_revision,
             key_rows=key_rows,
             load_counts=load_counts,

@@ -11,6 +11,7 @@ from django.db import DatabaseError, connection
 
 from billing import database
 from billing.database import open_store
+from billing.models import Installation
 from billing.ratelimit import SECOND_NS
 from billing.rows import KeyRow, key_page, key_revision
 from billing.services import revoke_key, save_plan
@@ -61,6 +62,7 @@ def test_counts_and_uses_go_out_and_come_back(store: Store) -> None:
     async_to_sync(store.save_counts)(MONTH, {key.pk: 5})
     async_to_sync(store.save_last_uses)({key.pk: used})
     save_counts(node="B", month=MONTH, counts={key.pk: 7})
+    assert async_to_sync(store.installation)() == Installation.objects.get().name
     assert load_counts(node="A", month=MONTH) == {key.pk: 5}
     assert async_to_sync(store.load_counts)(MONTH) == {key.pk: 5}
     assert async_to_sync(store.load_others)(MONTH) == {key.pk: 7}

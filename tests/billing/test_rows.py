@@ -6,8 +6,8 @@ import pytest
 from pytest_django import DjangoAssertNumQueries
 
 from billing import keys
-from billing.models import Account
-from billing.rows import KeyRow, key_page, key_revision
+from billing.models import Account, Installation
+from billing.rows import KeyRow, installation, key_page, key_revision
 from billing.services import revoke_key, rotate_key, save_plan, user_changed
 from tests.billing.customers import AUTHOR, make_account, make_key
 
@@ -86,6 +86,13 @@ def test_key_of_an_inactive_user_counts_as_revoked() -> None:
 
 def test_revision_before_the_first_key_is_0_or_the_seed_s() -> None:
     assert key_revision() == 6  # one for each plan
+
+
+def test_database_has_a_name_that_no_other_has() -> None:
+    name = installation()
+    assert installation() == name
+    Installation.objects.all().delete()
+    assert installation() != name
 
 
 def test_rows_are_one_query(django_assert_num_queries: DjangoAssertNumQueries) -> None:

@@ -18,10 +18,20 @@ from billing import sharing as module
 from billing._gate import QUOTA_EXCEEDED, REVOKED, Gate
 from billing.exceptions import SharingError
 from billing.keyring import Keyring, Rhythm
-from billing.sharing import EXPIRY_S, USAGE, Announcer, Sharing, Told
-from tests.billing.gates import MONTH, FakeDatabase, ask, ask_often, make_memory, open_writer, text_of
+from billing.sharing import EXPIRY_S, HOLD_S, USAGE, Announcer, Sharing, Told
+from tests.billing.gates import (
+    INSTALLATION,
+    MONTH,
+    FakeDatabase,
+    ask,
+    ask_often,
+    make_memory,
+    open_writer,
+    text_of,
+)
 from tests.valkeys import ValkeyServer
 
+NAMES = f"{USAGE}:{INSTALLATION}"
 DEAD = "redis://127.0.0.1:1/0"
 LIVELY = Rhythm(keys_s=0.05, counts_s=0.1, save_s=60, others_s=60)  # so that only Valkey passes counts on
 LONE = Rhythm(keys_s=0.05, counts_s=0.1, save_s=0.2, others_s=0.5)
@@ -45,6 +55,12 @@ def database() -> FakeDatabase:
     return FakeDatabase()
 
 
+def make_sharing(url: str, node: str, installation: str = INSTALLATION) -> Sharing:
+    sharing = Sharing(url, node=node)
+    sharing.installation = installation
+    return sharing
+
+
 class Heard:
     """What one node hears of the others."""
 
@@ -61,8 +77,10 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(url: str, node: str) -> AsyncIterator[tuple[Sharing, Heard]]:
-    sharing, heard = Sharing(url, node=node), Heard()
+async def listening(
+    url: str, node: str, installation: str = INSTALLATION
+) -> AsyncIterator[tuple[Sharing, Heard]]:
+    sharing, heard = make_sharing(url, node, installation), Heard()
     running = asyncio.create_task(
         sharing.run(connected=heard.connected, told=heard.told.append, keys_changed=heard.keys_changed)
     )
@@ -80,7 +98,7 @@ class Node:
         self.memory = memory or make_memory()
         self.gate = Gate(self.memory)
         self.name = name
-        self.sharing = Sharing(url, node=name) if url else None
+        self.sharing = make_sharing(url, name) if url else None
         self._database = database
 
     @asynccontextmanager
@@ -126,7 +144,7 @@ async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
 
 
 async def read_all(url: str) -> dict[str, dict[int, int]]:
-    sharing = Sharing(url, node="nobody")
+    sharing = make_sharing(url, "nobody")
     try:
         return await sharing.read(MONTH)
     except SharingError:
@@ -147,13 +165,13 @@ async def until_async(
 
 
 async def test_totals_are_kept_by_node_and_expire(server: ValkeyServer, client: Redis) -> None:
-    one, other = Sharing(server.url, node="A"), Sharing(server.url, node="B")
+    one, other = make_sharing(server.url, "A"), make_sharing(server.url, "B")
     await one.tell(MONTH, {1: 5, 2: 7})
     await one.tell(MONTH, {1: 5})
     await other.tell(MONTH, {1: 3})
     await one.tell(202001, {1: 1})
     assert await other.read(MONTH) == {"A": {1: 5, 2: 7}, "B": {1: 3}}
-    for name in (f"{USAGE}:{MONTH}:A", f"{USAGE}:{MONTH}:nodes"):
+    for name in (f"{NAMES}:{MONTH}:node:A", f"{NAMES}:{MONTH}:nodes"):
         assert EXPIRY_S - 60 < await client.ttl(name) <= EXPIRY_S
     await one.aclose()
     await other.aclose()
@@ -162,7 +180,7 @@ async def test_totals_are_kept_by_node_and_expire(server: ValkeyServer, client: 
 async def test_large_totals_are_told_and_read_in_pieces(server: ValkeyServer) -> None:
     totals = {key_id: key_id for key_id in range(1, 12_001)}
     async with listening(server.url, "B") as (other, heard):
-        one = Sharing(server.url, node="A")
+        one = make_sharing(server.url, "A")
         await one.tell(MONTH, totals)
         await until(lambda: len(heard.told) == 3)
         assert {key: value for row in heard.told for key, value in row.totals.items()} == totals
@@ -175,36 +193,72 @@ async def test_node_hears_the_others_and_not_itself(server: ValkeyServer) -> Non
         await one.tell(MONTH, {1: 5})
         await other.tell(MONTH, {1: 3})
         await until(lambda: bool(heard.told))
-        assert heard.told == [Told("B", MONTH, {1: 3})]
+        assert [(row.node, row.month, row.totals) for row in heard.told] == [("B", MONTH, {1: 3})]
 
 
 async def test_what_is_no_message_is_counted_and_ignored(server: ValkeyServer, client: Redis) -> None:
     async with listening(server.url, "A") as (one, heard), listening(server.url, "B") as (other, _):
         for data in (b"", b"nonsense", b"\x93\xa1B\xc0\xc0", b'["B",1]'):
-            await client.publish(f"{USAGE}:0", data)
-        await client.hset(f"{USAGE}:{MONTH}:B", mapping={"x": "1", "2": "y", "3": "4"})
+            await client.publish(f"{NAMES}:told", data)
+        await client.hset(f"{NAMES}:{MONTH}:node:B", mapping={"x": "1", "2": "y", "3": "4"})
         await other.tell(MONTH, {1: 3})
         await until(lambda: bool(heard.told))
         assert (len(heard.told), one.malformed) == (1, 4)
         assert await one.read(MONTH) == {"B": {1: 3, 3: 4}}
 
 
-async def test_another_database_of_the_server_is_another_world(server: ValkeyServer) -> None:
-    elsewhere = server.url.removesuffix("0") + "5"
-    async with listening(server.url, "A") as (one, heard), listening(elsewhere, "B") as (other, _):
+async def test_another_installation_on_the_server_is_another_world(server: ValkeyServer) -> None:
+    async with (
+        listening(server.url, "A") as (one, heard),
+        listening(server.url, "B", "two") as (other, theirs),
+    ):
         await other.tell(MONTH, {1: 3})
         await one.tell(MONTH, {1: 3})
-        assert (await one.read(MONTH), heard.told) == ({"A": {1: 3}}, [])
+        assert await one.read(MONTH) == {"A": {1: 3}}
+        one.installation = "two"  # as when a backup of the other database was restored
+        await until(lambda: heard.connections == 2, 8)
+        await other.tell(MONTH, {1: 5})
+        await until(lambda: bool(heard.told))
+        assert [row.totals for row in heard.told] == [{1: 5}]
+        assert (await one.read(MONTH), theirs.told) == ({"B": {1: 5}}, [])
+
+
+async def test_node_may_have_any_name(server: ValkeyServer) -> None:
+    sharing = make_sharing(server.url, "nodes")
+    await sharing.tell(MONTH, {1: 5})
+    assert await sharing.hold_name()
+    assert await sharing.read(MONTH) == {"nodes": {1: 5}}
+    await sharing.aclose()
+
+
+async def test_name_that_another_keyring_holds_is_not_free_until_that_is_dead(
+    server: ValkeyServer, client: Redis
+) -> None:
+    one, other, third = (make_sharing(server.url, name) for name in "AAB")
+    for _ in range(2):
+        assert await one.hold_name()
+        assert await third.hold_name()
+    assert 0 < await client.ttl(f"{NAMES}:holder:A") <= HOLD_S
+    assert await other.hold_name(), "who was there may be dead"
+    for _ in range(2):
+        assert await one.hold_name()
+        assert not await other.hold_name()
+    assert await other.hold_name(), "dead, by now"
+    await client.delete(f"{NAMES}:holder:A")  # as time does
+    assert await other.hold_name()
+    assert await one.hold_name() is False
+    for sharing in (one, other, third):
+        await sharing.aclose()
 
 
 async def test_dead_server_is_one_error_within_its_time(server: ValkeyServer) -> None:
-    sharing = Sharing(DEAD, node="A")
+    sharing = make_sharing(DEAD, "A")
     with pytest.raises(SharingError):
         await sharing.tell(MONTH, {1: 1})
     with pytest.raises(SharingError):
         await sharing.read(MONTH)
     await sharing.aclose()
-    frozen = Sharing(server.url, node="A")
+    frozen = make_sharing(server.url, "A")
     await frozen.tell(MONTH, {1: 1})
     server.process.send_signal(signal.SIGSTOP)
     started_s = time.monotonic()
@@ -263,7 +317,7 @@ async def test_cancellation_at_the_instant_of_a_ping_is_not_lost(
             running.cancel()
 
     monkeypatch.setattr(asyncio.StreamWriter, "drain", drain_and_be_cancelled)
-    sharing, heard = Sharing(server.url, node="A"), Heard()
+    sharing, heard = make_sharing(server.url, "A"), Heard()
     running = asyncio.create_task(
         sharing.run(connected=heard.connected, told=heard.told.append, keys_changed=heard.keys_changed)
     )
@@ -372,6 +426,35 @@ async def test_overshoot_without_valkey_is_the_other_nodes_caps_until_the_databa
     assert database.counts == {("A", MONTH): {1: 100}, ("B", MONTH): {1: 100}}
 
 
+async def test_second_node_of_one_name_is_told_so_and_counts_what_the_first_one_does(
+    server: ValkeyServer, database: FakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.put(1, requests_per_month=100)
+    rhythm = dataclasses.replace(LIVELY, name_s=0.1)
+    async with (
+        Node("A", database, server.url).running(rhythm),
+        Node("A", database, server.url).running(rhythm) as other,
+        Node("A", database, server.url).running(rhythm) as third,
+    ):
+        ask_often(other.gate, 1, 30)
+        await until(lambda: third.left() == 70)
+        await until(lambda: "CLUSTER_NODE" in caplog.text)
+        await asyncio.sleep(0.5)
+    errors = [row.message for row in caplog.records if row.levelname == "ERROR"]
+    assert len(errors) == 2, "once a minute, by each who came later"
+    assert all("called A too" in error for error in errors)
+
+
+async def test_restarted_node_is_no_second_one(
+    server: ValkeyServer, database: FakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    rhythm = dataclasses.replace(LIVELY, name_s=0.05)
+    for _ in range(3):
+        async with Node("A", database, server.url).running(rhythm):
+            await asyncio.sleep(0.3)
+    assert "CLUSTER_NODE" not in caplog.text
+
+
 async def test_dead_valkey_stops_nobody_and_counts_converge_when_it_is_back(
     server: ValkeyServer, database: FakeDatabase
 ) -> None:
@@ -418,7 +501,7 @@ async def test_node_that_lost_its_gate_takes_back_what_it_had_told(
 ) -> None:
     database.put(1, requests_per_month=100)
     database.counts[("A", MONTH)] = {1: 50}  # as it was saved last
-    before = Sharing(server.url, node="A")
+    before = make_sharing(server.url, "A")
     await before.tell(MONTH, {1: 70})
     await before.aclose()
     async with Node("A", database, server.url).running(LIVELY) as node:
