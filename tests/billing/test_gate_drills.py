@@ -58,10 +58,13 @@ def writer(gate: Gate, tmp_path: Path) -> Iterator[GateWriter]:
         yield view
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def counts(tmp_path: Path) -> Iterator[CounterReader]:
-    with open_counter_reader(NODE, tmp_path) as reader:
-        yield reader
+    """Be the last who has the counters: children leave without closing anything."""
+    opened = open_counter_reader(NODE, tmp_path)
+    yield opened.view
+    opened.close()
+    assert not opened.path.exists()
 
 
 def start(folder: Path, what: str, number: int = 0) -> subprocess.Popen[str]:
