@@ -1,7 +1,8 @@
 """Records of what was tried: one row per hour, kind, subject and source, in bounded number."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -45,8 +46,7 @@ def record(attempts: Iterable[Attempt], *, now: datetime | None = None) -> None:
     moment = now or timezone.now()
     try:
         with transaction.atomic():
-            for attempt in attempts:
-                _count(attempt, moment)
+            _count(attempts, moment)
     except DatabaseError:
         logger.exception("Refused attempts could not be recorded")
 
@@ -58,6 +58,14 @@ async def record_refused_keys(refused: Sequence[RefusedKey]) -> None:
         # An IPv6 network is told by its first address, which counts as that network.
         [Attempt(kind(row.kind), row.source.partition("/")[0], row.prefix, row.times) for row in refused]
     )
+
+
+class Names(NamedTuple):
+    """What is counted together within an hour."""
+
+    kind: str
+    subject: str
+    source: str
 
 
 class Guesser(NamedTuple):
@@ -82,16 +90,31 @@ def prune(*, now: datetime | None = None) -> int:
     return SecurityEvent.objects.filter(hour__lt=end).delete()[0]
 
 
-def _count(attempt: Attempt, moment: datetime) -> None:
+def _count(attempts: Iterable[Attempt], moment: datetime) -> None:
     hour = moment.replace(minute=0, second=0, microsecond=0)
-    names = (attempt.subject[:150], source_of(attempt.source))
-    of_kind = SecurityEvent.objects.filter(hour=hour, kind=attempt.kind)
-    if not of_kind.filter(subject=names[0], source=names[1]).exists():
-        here = of_kind.count()
-        if here == 0:
-            prune(now=moment)  # once an hour and kind, by whoever comes first
-        elif here >= MOST_AN_HOUR:
-            names = ("", "")
+    times: Counter[Names] = Counter()
+    for attempt in attempts:
+        times[Names(attempt.kind.value, attempt.subject[:150], source_of(attempt.source))] += attempt.count
     adapt = connection.ops.adapt_datetimefield_value
+    # In one order everywhere, so that two who count the same cannot wait for each other.
+    rows = sorted(_bounded(times, hour).items())
     with connection.cursor() as cursor:
-        cursor.execute(_COUNT, [attempt.kind, *names, adapt(hour), attempt.count, adapt(moment)])
+        cursor.executemany(_COUNT, [(*names, adapt(hour), count, adapt(moment)) for names, count in rows])
+
+
+def _bounded(times: Mapping[Names, int], hour: datetime) -> Counter[Names]:
+    """Give what has a row of its own already, or is still to have one, under its names; the rest has none."""
+    kinds = {names.kind for names in times}
+    there = SecurityEvent.objects.filter(hour=hour, kind__in=kinds).order_by()
+    known = {Names(*row) for row in there.values_list("kind", "subject", "source")}
+    here = Counter(names.kind for names in known)
+    if kinds - here.keys():
+        prune(now=hour)  # once an hour and kind, by whoever comes first
+    bounded: Counter[Names] = Counter()
+    for names, count in times.items():
+        if names not in known and here[names.kind] >= MOST_AN_HOUR:
+            names = Names(names.kind, "", "")
+        elif names not in known:
+            here[names.kind] += 1
+        bounded[names] += count
+    return bounded

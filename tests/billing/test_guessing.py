@@ -178,7 +178,7 @@ def test_refused_keys_become_events() -> None:
             RefusedKey(REVOKED, "", "", 1),
         ]
     )
-    rows = SecurityEvent.objects.order_by("id").values_list("kind", "source", "subject", "count")
+    rows = SecurityEvent.objects.order_by("-count").values_list("kind", "source", "subject", "count")
     assert list(rows) == [
         ("key_unknown", HERE, PREFIX, 3),
         ("key_malformed", "2001:db8::/64", "", 2),

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
+from django.test.utils import CaptureQueriesContext
 
 from billing import security
 from billing.models import SecurityEvent
@@ -16,7 +17,7 @@ UNKNOWN = Kind.KEY_UNKNOWN
 
 
 def rows() -> list[tuple[str, str, int]]:
-    return list(SecurityEvent.objects.order_by("id").values_list("subject", "source", "count"))
+    return list(SecurityEvent.objects.order_by("source").values_list("subject", "source", "count"))
 
 
 def test_attempts_within_an_hour_are_one_row() -> None:
@@ -42,9 +43,21 @@ def test_addresses_of_one_subscriber_are_one_source() -> None:
 def test_rows_of_an_hour_are_bounded_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "MOST_AN_HOUR", 3)
     record([Attempt(UNKNOWN, f"192.0.2.{number}") for number in range(10)], now=NOW)
-    assert rows() == [("", "192.0.2.0", 1), ("", "192.0.2.1", 1), ("", "192.0.2.2", 1), ("", "", 7)]
+    assert rows() == [("", "", 7), ("", "192.0.2.0", 1), ("", "192.0.2.1", 1), ("", "192.0.2.2", 1)]
     record([Attempt(UNKNOWN, "192.0.2.1")], now=NOW)
-    assert rows()[1] == ("", "192.0.2.1", 2)
+    assert rows()[2] == ("", "192.0.2.1", 2)
+
+
+def test_batch_is_one_look_and_as_few_statements_however_much_is_in_it() -> None:
+    record([Attempt(UNKNOWN, "192.0.2.0"), Attempt(Kind.KEY_MALFORMED, "192.0.2.0")], now=NOW)
+    asked = []
+    for size in (1, 200):
+        batch = [Attempt(kind, f"192.0.2.{n}") for n in range(size) for kind in (UNKNOWN, Kind.KEY_MALFORMED)]
+        with CaptureQueriesContext(connection) as queries:
+            record(batch, now=NOW)
+        asked.append(len(queries))
+    assert asked[0] == asked[1] <= 4, "with the transaction's two"
+    assert SecurityEvent.objects.count() == 400
 
 
 def test_old_rows_leave_by_themselves() -> None:
