@@ -129,7 +129,6 @@ class Keyring:
         await self.refresh()
 
     async def _read_changes(self, after: int) -> None:
-        self._counts.collect()  # of keys that may have to make way
         async for rows in self._store.key_rows(after):
             for row in rows:
                 self._placer.put(row)
@@ -150,7 +149,7 @@ class Keyring:
                 self._placer.put(row)
                 seen[row.key_id] = row.digest
         self._tally.saved(month, others)
-        self._counts.collect()  # what a gate that was there before has of keys that may have to make way
+        self._counts.collect()  # a gate that was there before has counts of keys that may have to make way
         self._placer.sweep(seen)
         self._placer.settle()
         self._counts.restore(month, own)

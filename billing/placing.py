@@ -75,8 +75,11 @@ class Placer:
         self._ends = _Ends()
         self._put_extra()
 
-    def put(self, row: KeyRow) -> None:
-        """Place a key that is live or has a row, as far as the gate can hold it; `settle` does the rest."""
+    def put(self, row: KeyRow, *, make_way: bool = False) -> None:
+        """Place a key that is live or has a row, as far as the gate can hold it; `settle` does the rest.
+
+        Only with *make_way* it takes an ended key's row, whose counts must have been collected.
+        """
         self._highest = max(self._highest, self._base + row.revision)
         self.left_out.pop(row.key_id, None)
         self._ended.pop(row.key_id, None)
@@ -86,17 +89,17 @@ class Placer:
             self._ended[row.key_id] = end_s, row
             self._tell_tally(row, None)
         else:
-            self._place(row, end_s)
+            self._place(row, end_s, make_way=make_way)
 
     def settle(self) -> None:
         """After all changes: try again what was left out, and give ended keys the rows that are left."""
         for row in list(self.left_out.values()):
-            self.put(row)
+            self.put(row, make_way=True)
         ended, self._ended = self._ended, {}
         for end_s, row in sorted(ended.values(), key=lambda entry: -entry[0]):
             if self._gate.keys >= self._gate.rows * (1 - KEPT_FREE):
                 break
-            self._place(row, end_s)
+            self._place(row, end_s, make_way=False)
 
     def complain(self) -> None:
         """Say once a minute that there are keys without a place."""
@@ -107,12 +110,12 @@ class Placer:
                 self._error,
             )
 
-    def _place(self, row: KeyRow, end_s: int) -> None:
+    def _place(self, row: KeyRow, end_s: int, *, make_way: bool) -> None:
         revision = self._base + row.revision
         try:
             self._make_way(row)
             is_new = self._gate.find(row.digest) is None
-            number = self._put(gate_key(row)._replace(revision=revision))
+            number = self._put(gate_key(row)._replace(revision=revision), make_way=make_way)
         except (GateFull, ValueError) as error:
             # Never with the old limits, which may be wider.
             self._gate.revoke(row.digest, revision)
@@ -125,12 +128,13 @@ class Placer:
         if is_new and (counted := self._tally.counted(row.key_id)):  # before it had this row
             self._gate.restore(number, self._tally.present, counted)
 
-    def _put(self, key: GateKey) -> int:
-        """Put a key into the gate, in the place of one that has ended when there is no other."""
+    def _put(self, key: GateKey, *, make_way: bool) -> int:
         while True:
             try:
                 return self._gate.put(key)
             except GateFull as error:
+                if not make_way:
+                    raise
                 ended = self._ends.pop(self._wall_ns() // SECOND_NS, with_networks=error.what != "rows")
                 if ended is None:
                     raise
@@ -156,7 +160,7 @@ class Placer:
     def _put_extra(self) -> None:
         try:
             for key in self._extra:
-                self._put(key._replace(revision=self._base))
+                self._put(key._replace(revision=self._base), make_way=True)
         except GateFull as error:
             logger.error("What is always to be in the gate is not: %s", error)
 

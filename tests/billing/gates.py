@@ -77,6 +77,7 @@ class FakeDatabase:
 
     def __init__(self) -> None:
         self.name = INSTALLATION
+        self.page = 1
         self.rows: dict[int, KeyRow] = {}
         self.revision = 0
         self.counts: dict[tuple[str, int], dict[int, int]] = {}  # by node and month
@@ -106,9 +107,10 @@ class FakeDatabase:
 
         async def key_rows(after: int) -> AsyncIterator[Sequence[KeyRow]]:
             look()
-            for row in sorted(self.rows.values(), key=lambda row: row.revision):
-                if row.revision > after:
-                    yield [row]
+            rows = sorted(self.rows.values(), key=lambda row: row.revision)
+            changed = [row for row in rows if row.revision > after]
+            for start in range(0, len(changed), self.page):
+                yield changed[start : start + self.page]
 
         async def load_counts(month: int) -> dict[int, int]:
             look()

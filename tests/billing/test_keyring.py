@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import mmap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,7 +53,8 @@ async def kept(memory: mmap.mmap, database: FakeDatabase, **options: object) -> 
     """Keep a gate, and stop in order."""
     stop = asyncio.Event()
     with open_writer(memory) as writer:
-        keyring = Keyring(writer, database.store("A"), node="A", rhythm=QUICK, **options)  # type: ignore[arg-type]  # by name
+        chosen = {"rhythm": QUICK, **options}
+        keyring = Keyring(writer, database.store("A"), node="A", **chosen)  # type: ignore[arg-type]  # by name
         running = asyncio.create_task(keyring.run(stop))
         try:
             yield keyring
@@ -218,6 +220,38 @@ async def test_gate_that_is_full_of_revoked_keys_takes_every_live_one(database: 
         database.put(25)
         async with loaded(memory, database) as keyring:  # which finds the rows of the one before
             assert (ask(gate, 25).code, keyring.left_out) == (ADMITTED, 0)
+
+
+async def test_what_a_key_without_a_row_had_saved_counts_for_its_account(database: FakeDatabase) -> None:
+    limits = {"account_id": 70, "shares_month": True, "requests_per_month": 100}
+    for key_id in range(1, 21):
+        database.put(key_id, revoked=True, revoked_s=key_id, **limits)
+    database.put(21, **limits)
+    database.counts[("A", MONTH)] = {1: 40}
+    memory = make_memory(rows=4)
+    with Gate(memory) as gate:
+        async with loaded(memory, database):
+            assert (ask(gate, 1).code, ask(gate, 21).cap_remaining) == (UNKNOWN, 59)
+
+
+async def test_counts_of_a_key_that_makes_way_are_saved(database: FakeDatabase) -> None:
+    memory, seldom = make_memory(rows=2), dataclasses.replace(QUICK, counts_s=60, save_s=60)
+    database.page = 10
+    database.put(1)
+    database.put(2)
+    with Gate(memory) as gate:
+        async with loaded(memory, database, rhythm=seldom):
+            ask_often(gate, 1, 3)
+            database.put(1, revoked=True, revoked_s=1)
+            database.put(3)
+            await until(lambda: ask(gate, 3).code == ADMITTED)
+        assert database.counts[("A", MONTH)] == {1: 3, 3: 1}
+        ask_often(gate, 2, 5)  # while there is no keyring
+        database.put(2, revoked=True, revoked_s=2)
+        database.put(4)
+        async with loaded(memory, database, rhythm=seldom):
+            assert (ask(gate, 2).code, ask(gate, 4).code) == (UNKNOWN, ADMITTED)
+    assert database.counts[("A", MONTH)] == {1: 3, 2: 5, 3: 1, 4: 1}
 
 
 async def test_key_whose_new_networks_do_not_fit_is_refused_until_they_do(database: FakeDatabase) -> None:

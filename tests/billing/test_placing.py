@@ -186,6 +186,15 @@ def test_key_that_is_live_again_makes_way_for_nobody() -> None:
         assert (ids(gate), sorted(placer.left_out)) == ({1, 2}, [3, 4])
 
 
+def test_reading_that_broke_off_leaves_nothing_of_what_is_read_again() -> None:
+    with open_writer(make_memory(rows=20)) as gate:
+        placer = make_placer(gate)
+        placer.put(revoked(1, 1, revision=1))
+        place(placer, [make_row(1, revision=2)])
+        place(placer, map(make_row, range(2, 30)))
+        assert 1 in ids(gate), "it is live, and makes way for nobody"
+
+
 def test_list_of_networks_is_taken_from_an_ended_key_that_has_one() -> None:
     bound = {"networks": ("192.0.2.0/24",)}
     with open_writer(make_memory(rows=16)) as gate:  # lists for ten
