@@ -194,11 +194,22 @@ def use_the_plan_up(node: Node, person: Keyboard, email: str, text: str) -> None
     wait_until(lambda: used(person) == answered, "the page does not show what was used")
     done = node.manage("shell", "--command", SMALL_PLAN.format(email=email, cap=answered + 2))
     assert done.returncode == 0, done.stderr
+    # Asked before it is in force, the old plan would answer.
+    wait_until(lambda: month_limit(node, text) == answered + 2, "the new plan is not in force")
     wait_until(lambda: told(node, text)[1] == "quota_exceeded")
     assert int(told(node, text)[2] or 0) > 0
     wait_until(lambda: used(person) == answered + 2, "the page does not show that nothing is left")
     expect(person.page.locator("[data-used]")).to_contain_text(f"of {answered + 2}")
     person.picture("account-used-up")
+
+
+def month_limit(node: Node, text: str) -> int | None:
+    """Return the cap of a key's month, as /usage tells it."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=10)
+    connection.request("GET", "/usage", headers={"X-API-Key": text})
+    limit: int | None = json.loads(connection.getresponse().read())["month"]["limit"]
+    connection.close()
+    return limit
 
 
 def told(node: Node, text: str) -> tuple[int, str, str | None]:
