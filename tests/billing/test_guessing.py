@@ -87,7 +87,7 @@ def test_no_minute_lets_more_guesses_through_than_a_burst_and_a_minute_s_worth(w
 def test_workers_share_what_an_address_may_try() -> None:
     workers = [Guesses(record=Records(), workers=4) for _ in range(4)]
     assert [guess(one, 6).count(None) for one in workers] == [5] * 4
-    assert [one.refused(HERE, PREFIX, 0) for one in workers] == [12] * 4
+    assert [one.refused(HERE, PREFIX, 1_000 * SECOND_NS) for one in workers] == [12] * 4
 
 
 async def test_attempts_are_handed_over_as_counts(guesses: Guesses, records: Records) -> None:
