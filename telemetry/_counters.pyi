@@ -1,8 +1,33 @@
 from typing import Final
 
 NAMES: Final[tuple[str, ...]]
+DROP_REASONS: Final[tuple[str, ...]]
+LATENCY_NAMES: Final[tuple[str, ...]]
 LAYOUT_VERSION: Final[int]
 MAX_WORKERS: Final[int]
+LATENCY_BUCKETS: Final[int]
+LOWEST_LATENCY_NS: Final[int]
+"""The first bucket ends an eighth above it. Eight buckets for each doubling; the last one is open."""
+
+DROPPED_KERNEL: Final[int]
+DROPPED_BAD_SOURCE: Final[int]
+DROPPED_EMPTY: Final[int]
+DROPPED_OVERSIZED: Final[int]
+DROPPED_NOT_UTF8: Final[int]
+DROPPED_MALFORMED: Final[int]
+DROPPED_TRUNCATED: Final[int]
+DROPPED_TOO_DEEP: Final[int]
+DROPPED_BAD_ESCAPE: Final[int]
+DROPPED_DUPLICATE_FIELD: Final[int]
+DROPPED_REPLY_SHAPED: Final[int]
+DROPPED_TOO_SHORT: Final[int]
+DROPPED_LIMITED: Final[int]
+DROPPED_SHED: Final[int]
+DROPPED_UNSENT: Final[int]
+DROPPED_STOPPED: Final[int]
+
+HTTP_LATENCY: Final[int]
+UDP_LATENCY: Final[int]
 
 TCP_REQUESTS: Final[int]
 UDP_REQUESTS: Final[int]
@@ -46,6 +71,24 @@ class Counters:
     def add(self, index: int, n: int = 1) -> None:
         """Add *n* to the counter at *index*, one of this module's constants. After closing, count nowhere."""
 
+    def drop(self, reason: int, n: int = 1) -> None:
+        """Count *n* datagrams that were not answered, and why; `udp_packets_dropped` counts them too."""
+
+    def latency(self, kind: int, ns: int, n: int = 1) -> None:
+        """Count *n* answers that each took *ns*."""
+
+    def open_socket(self, cookie: int, rcvbuf_bytes: int, sndbuf_bytes: int) -> None:
+        """Say which UDP socket this worker reads (its SO_COOKIE), and the buffers that the kernel gave it.
+
+        What an earlier worker has counted of the same socket's kernel drops is not counted again.
+        """
+
+    def kernel_dropped(self, so_far: int) -> int:
+        """Count what the kernel has dropped since this was last called, and return it.
+
+        *so_far* is the socket's own count, which wraps at 2³². Those datagrams count as received, too.
+        """
+
     def close(self) -> None:
         """Let go of the buffer. Closing twice is harmless."""
 
@@ -55,6 +98,19 @@ class CounterReader:
     def __init__(self, buffer: object) -> None: ...
     def totals(self) -> dict[str, int]:
         """Add all rows up, by the names that the API publishes."""
+
+    def drops(self) -> dict[str, int]:
+        """Add up the datagrams that were not answered, by reason."""
+
+    def latencies(self) -> dict[str, list[int]]:
+        """Add up the answers of `http` and `udp` by bucket of what they took."""
+
+    def sockets(self) -> dict[int, tuple[int, int]]:
+        """Give by worker the receive and send buffer in bytes of those that have a UDP socket."""
+
+    @property
+    def epoch_ns(self) -> int:
+        """When these counters were made, by the wall clock: what was counted before is not in them."""
 
     def rows(self) -> list[dict[str, int]]:
         """Give each worker's counts, up to the highest worker number that has ever counted."""

@@ -1,5 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The node's 24 counters in memory that processes share: a row per worker, summed by whoever reads."""
+"""The node's 24 counters in memory that processes share, with reasons and latencies: summed by whoever reads."""
+import time
+
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memset
@@ -16,6 +18,11 @@ NAMES = (
     "auth_failures", "rate_limited", "quota_exceeded", "rest_fallbacks", "feed_ticks", "feed_reconnects",
     "stale_refusals", "governor_delays",
 )
+DROP_REASONS = (
+    "kernel", "bad_source", "empty", "oversized", "not_utf8", "malformed", "truncated", "too_deep", "bad_escape",
+    "duplicate_field", "reply_shaped", "too_short", "limited", "shed", "unsent", "stopped",
+)
+LATENCY_NAMES = ("http", "udp")
 
 
 cdef int check_layout(const char* base, Py_ssize_t length) except -1:
@@ -74,6 +81,32 @@ cdef class Counters:
             raise IndexError(f"there is no counter {index}")
         count(self, index, n)
 
+    def drop(self, unsigned int reason, uint64_t n=1):
+        if reason >= REASONS:
+            raise IndexError(f"there is no reason {reason}")
+        drop(self, reason, n)
+
+    def latency(self, unsigned int kind, uint64_t ns, uint64_t n=1):
+        if kind >= LATENCIES:
+            raise IndexError(f"there are no latencies {kind}")
+        note_latency(self, kind, ns, n)
+
+    def open_socket(self, uint64_t cookie, uint64_t rcvbuf_bytes, uint64_t sndbuf_bytes):
+        cdef Row* row = self.row
+        if row.socket != cookie:
+            counters_store(&row.kernel_drops, 0, COUNTERS_RELAXED)
+            counters_store(&row.socket, cookie, COUNTERS_RELAXED)
+        counters_store(&row.rcvbuf_bytes, rcvbuf_bytes, COUNTERS_RELAXED)
+        counters_store(&row.sndbuf_bytes, sndbuf_bytes, COUNTERS_RELAXED)
+
+    def kernel_dropped(self, uint32_t so_far):
+        cdef uint32_t more = so_far - <uint32_t>self.row.kernel_drops
+        if more:
+            counters_store(&self.row.kernel_drops, so_far, COUNTERS_RELAXED)
+            count(self, UDP_PACKETS_RECEIVED, more)
+            drop(self, DROPPED_KERNEL, more)
+        return more
+
 
 @cython.no_gc_clear  # clearing would drop the buffer's owner without releasing the buffer
 cdef class CounterReader:
@@ -110,6 +143,54 @@ cdef class CounterReader:
                 sums[index] += counters_load(&self.table.rows[worker].values[index], COUNTERS_RELAXED)
         return {NAMES[index]: sums[index] for index in range(COUNTERS)}
 
+    def drops(self):
+        cdef unsigned int worker, reason
+        self.check_open()
+        return {
+            DROP_REASONS[reason]: sum(
+                [
+                    counters_load(&self.table.rows[worker].drops[reason], COUNTERS_RELAXED)
+                    for worker in range(MAX_WORKERS)
+                ]
+            )
+            for reason in range(REASONS)
+        }
+
+    def latencies(self):
+        cdef uint64_t sums[LATENCY_BUCKETS]
+        cdef unsigned int worker, kind, bucket
+        self.check_open()
+        found = {}
+        for kind in range(LATENCIES):
+            memset(sums, 0, sizeof(sums))
+            for worker in range(MAX_WORKERS):
+                if counters_load(&self.table.rows[worker].claims, COUNTERS_RELAXED):
+                    for bucket in range(LATENCY_BUCKETS):
+                        sums[bucket] += counters_load(
+                            &self.table.rows[worker].latency[kind][bucket], COUNTERS_RELAXED
+                        )
+            found[LATENCY_NAMES[kind]] = [sums[bucket] for bucket in range(LATENCY_BUCKETS)]
+        return found
+
+    def sockets(self):
+        cdef unsigned int worker
+        cdef const Row* row
+        self.check_open()
+        found = {}
+        for worker in range(MAX_WORKERS):
+            row = &self.table.rows[worker]
+            if counters_load(&row.socket, COUNTERS_RELAXED):
+                found[worker] = (
+                    counters_load(&row.rcvbuf_bytes, COUNTERS_RELAXED),
+                    counters_load(&row.sndbuf_bytes, COUNTERS_RELAXED),
+                )
+        return found
+
+    @property
+    def epoch_ns(self):
+        self.check_open()
+        return counters_load(&self.table.header.epoch, COUNTERS_RELAXED)
+
     def rows(self):
         cdef unsigned int worker, index, used = 0
         self.check_open()
@@ -140,6 +221,7 @@ def format_counters(buffer):
         table.header.version = LAYOUT_VERSION
         table.header.workers = MAX_WORKERS
         table.header.size = sizeof(Table)
+        table.header.epoch = time.time_ns()
         counters_store(&table.header.magic, MAGIC, COUNTERS_RELEASE)
     finally:
         PyBuffer_Release(&view)

@@ -7,9 +7,11 @@ import struct
 from telemetry.exceptions import LayoutError
 
 MAGIC = int.from_bytes(b"TRCOUNT1", "little")
-LAYOUT_VERSION, MAX_WORKERS, COUNTERS = 1, 64, 24
-HEADER = struct.Struct("=QIIQ40x")  # magic version workers size
-ROW = struct.Struct("=24QQ56x")  # values claims
+LAYOUT_VERSION, MAX_WORKERS, COUNTERS = 2, 64, 24
+REASONS, LATENCIES, BUCKETS, LOWEST_NS = 16, 2, 224, 128
+HEADER = struct.Struct("=QIIQQ32x")  # magic version workers size epoch
+ROW = struct.Struct("=24Q Q4Q24x 16Q64x 64x 448Q")  # values claims socket… drops latencies
+SOCKET_AT, DROPS_AT, LATENCY_AT = COUNTERS + 1, 32, 64  # in words of a row
 SIZE = HEADER.size + MAX_WORKERS * ROW.size
 
 NAMES = [
