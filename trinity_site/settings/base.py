@@ -72,6 +72,7 @@ INSTALLED_APPS = [
     "billing",
     "pricing",
     "exchanges",
+    "udp_engine",
 ]
 
 # Every one of these is async: a sync one would cost each request a hop to a thread and back.
