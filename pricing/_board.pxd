@@ -290,6 +290,11 @@ cdef inline bint read_labels(const Board* board, uint32_t exchange, Labels* out,
     )
 
 
+cdef class Sources:
+    cdef uint32_t edition
+    cdef str name, source, quote
+
+
 cdef class BoardReader:
     cdef Board board          # for modules that cimport; header is NULL once closed
     cdef ReadCounts counts

@@ -224,9 +224,6 @@ cdef inline str text_of(const char* text, size_t length):
 cdef class Sources:
     """An exchange's texts as Python objects, of one edition of its labels."""
 
-    cdef uint32_t edition
-    cdef str name, source, quote
-
 
 @cython.final
 @cython.freelist(64)

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 from billing._gate import Gate
-from pricing._board import BoardReader
+from pricing._finder import Finder
 from telemetry._counters import Counters
 
 @final
@@ -11,11 +11,10 @@ class FastPath:
 
     def __init__(
         self,
-        board: BoardReader,
+        finder: Finder,
         gate: Gate,
         counters: Counters,
         *,
-        ttl_ms: int,
         status: bytes,
         common: Iterable[tuple[bytes, bytes]],
         exposed: Iterable[tuple[bytes, bytes]],

@@ -5,41 +5,29 @@ Whatever is the least unusual is left alone: nothing has been counted or taken t
 this one's specification, answers it.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from billing._gate cimport (
     ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict, gate_admit_digest, gate_fetch, gate_hash, gate_is_filled,
 )
-from pricing._board cimport (
-    MAX_EXCHANGES, BoardReader, PriceCopy, age_of, find_asset, find_exchange, is_still, read_best, read_price,
+from pricing._board cimport PriceCopy, age_of
+from pricing._finder cimport Finder, Label
+from pricing._text cimport (
+    CLOCK_MONOTONIC, CLOCK_REALTIME, LOWER, TOKEN, UPPER, VALUE, Text, put, put_digits, put_number, read_clock_ns, span,
 )
 from telemetry._counters cimport SYNCMAP_HITS, TCP_REQUESTS, Counters, count
-
-cdef extern from "time.h" nogil:
-    ctypedef int clockid_t
-    cdef struct timespec:
-        int64_t tv_sec
-        long tv_nsec
-    int clock_gettime(clockid_t clock, timespec* now)
-    clockid_t CLOCK_MONOTONIC
-    clockid_t CLOCK_REALTIME
 
 cdef enum:
     HEAD_BYTES = 2_048                 # a longer head is not plain
     HEADER_LINES = 64
     NAME_LENGTH = 32                   # of assets and exchanges
     MAX_AGE_MS = 86_400_000
-    LABEL_BYTES = 256
     BODY_BYTES = 768                   # more than the longest of all parts together
     FIELDS_BYTES = 256                 # likewise
 
 cdef int64_t MS = 1_000_000
 cdef int64_t SECOND_NS = 1_000_000_000
-
-cdef struct Text:                      # within the datagram that is parsed
-    const char* at
-    size_t length
 
 cdef struct Question:
     Text asset
@@ -47,50 +35,9 @@ cdef struct Question:
     Text key
     int64_t max_age_ms                 # -1: none
 
-cdef struct Label:                     # what stands between an exchange's price and its time
-    bint known
-    uint16_t edition
-    size_t length
-    char text[LABEL_BYTES]
-
 cdef struct Second:                    # a second's text, kept for the next answers
     int64_t second
     char text[19]
-
-
-# -- characters ------------------------------------------------------------------------------------------------------
-
-cdef enum:
-    TOKEN = 1                          # of a header's name (RFC 9110, 5.6.2)
-    VALUE = 2                          # of its value, as far as plain ones go
-    UPPER = 4                          # of an asset
-    LOWER = 8                          # of an exchange
-    JSON = 16                          # needs no escape
-
-cdef uint8_t kinds[256]
-
-
-cdef void fill_kinds():
-    cdef int byte
-    memset(kinds, 0, sizeof(kinds))
-    for byte in range(0x20, 0x7F):
-        kinds[byte] |= VALUE
-        if byte != c'"' and byte != c"\\":
-            kinds[byte] |= JSON
-    kinds[9] |= VALUE
-    for byte in b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~":
-        kinds[byte] |= TOKEN
-    for byte in b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-        kinds[byte] |= UPPER
-    for byte in b"0123456789abcdefghijklmnopqrstuvwxyz_-":
-        kinds[byte] |= LOWER
-
-
-fill_kinds()
-
-
-cdef inline uint8_t kind(char byte) noexcept nogil:
-    return kinds[<uint8_t>byte]
 
 
 cdef inline bint is_word(const char* at, size_t length, const char* word) noexcept nogil:
@@ -107,13 +54,6 @@ cdef inline bint is_word(const char* at, size_t length, const char* word) noexce
 
 
 # -- the question ----------------------------------------------------------------------------------------------------
-
-cdef inline const char* span(const char* at, const char* end, uint8_t wanted) noexcept nogil:
-    """Where the characters of a kind end."""
-    while at < end and kind(at[0]) & wanted:
-        at += 1
-    return at
-
 
 cdef inline const char* take_name(const char* at, const char* end, uint8_t wanted, Text* out) noexcept nogil:
     """Take an asset's or an exchange's name, once; NULL when it is none."""
@@ -233,29 +173,6 @@ cdef bint read_headers(const char* at, const char* end, Question* out) noexcept 
 
 # -- the answer ------------------------------------------------------------------------------------------------------
 
-cdef inline char* put(char* at, const char* text, size_t length) noexcept nogil:
-    memcpy(at, text, length)
-    return at + length
-
-
-cdef inline char* put_number(char* at, uint64_t value) noexcept nogil:
-    cdef char digits[20]
-    cdef int i = 20
-    while True:
-        i -= 1
-        digits[i] = <char>(c"0" + value % 10)
-        value //= 10
-        if value == 0:
-            return put(at, digits + i, 20 - i)
-
-
-cdef inline void put_digits(char* at, uint32_t value, int digits) noexcept nogil:
-    cdef int i
-    for i in range(digits - 1, -1, -1):
-        at[i] = <char>(c"0" + value % 10)
-        value //= 10
-
-
 cdef void write_second(int64_t second, char* out) noexcept nogil:
     """Write `2026-11-22T13:00:00`; the date as in https://howardhinnant.github.io/date_algorithms.html#civil_from_days."""
     cdef int64_t days = second // 86_400 + 719_468
@@ -343,14 +260,10 @@ cdef bytes lines_of(fields):
 
 
 cdef class FastPath:
-    cdef BoardReader board
+    cdef Finder finder
     cdef Gate gate
     cdef Counters counters
-    cdef int64_t ttl_ns
     cdef object clock                  # None: the machine's own
-    cdef dict listed                   # an asset's name as bytes -> the exchanges that may answer
-    cdef list names                    # by exchange row: whose label it is
-    cdef Label labels[MAX_EXCHANGES]
     cdef Second traded                 # of the latest answer
     cdef Second received
     cdef bytes status
@@ -360,25 +273,21 @@ cdef class FastPath:
     cdef bytes default_lines
 
     def __init__(
-        self, BoardReader board not None, Gate gate not None, Counters counters not None, *, int64_t ttl_ms,
+        self, Finder finder not None, Gate gate not None, Counters counters not None, *,
         bytes status not None, common, exposed, clock=None,
     ):
-        self.board = board
+        self.finder = finder
         self.gate = gate
         self.counters = counters
-        self.ttl_ns = ttl_ms * MS
         self.clock = clock
         self.status = status
         self.common = lines_of(common)
         self.exposed = lines_of(exposed)
-        self.listed = {}
-        self.names = [None] * MAX_EXCHANGES
-        memset(self.labels, 0, sizeof(self.labels))
         self.traded.second = self.received.second = -1
         self.default_lines = b""
 
     def follow(self, listed):
-        self.listed = {asset.encode(): frozenset(exchanges) for asset, exchanges in listed.items()}
+        self.finder.follow(listed)
 
     def answer(self, bytes data not None, bytes address, list defaults not None):
         cdef Question question
@@ -391,7 +300,7 @@ cdef class FastPath:
         cdef size_t body_bytes
         cdef uint64_t wall_s = 0
         cdef int64_t mono_ns = 0
-        if end - at > HEAD_BYTES or self.board.board.header == NULL or not gate_is_filled(&self.gate.memory):
+        if end - at > HEAD_BYTES or not gate_is_filled(&self.gate.memory):
             return None
         memset(&question, 0, sizeof(question))
         question.max_age_ms = -1
@@ -419,74 +328,22 @@ cdef class FastPath:
         return self.render(&verdict, body, body_bytes)
 
     cdef int read_clock(self, int64_t* mono_ns, uint64_t* wall_s) except -1:
-        cdef timespec now
         if self.clock is not None:
             mono_ns[0], wall_s[0] = self.clock()
             return 0
-        clock_gettime(CLOCK_MONOTONIC, &now)
-        mono_ns[0] = now.tv_sec * SECOND_NS + now.tv_nsec
-        clock_gettime(CLOCK_REALTIME, &now)
-        wall_s[0] = now.tv_sec
+        mono_ns[0] = read_clock_ns(CLOCK_MONOTONIC)
+        wall_s[0] = read_clock_ns(CLOCK_REALTIME) // SECOND_NS
         return 0
 
     cdef bint find(self, const Question* question, int64_t mono_ns, PriceCopy* out) except -1:
         """Find a fresh price that may be told; 0 when the ordinary way must look for one."""
-        cdef int64_t asset, exchange, ttl_ns = self.ttl_ns
-        exchanges = self.listed.get(PyBytes_FromStringAndSize(question.asset.at, question.asset.length))
-        if exchanges is None:
+        cdef Finder finder = self.finder
+        if finder.find(&question.asset, &question.exchange, question.max_age_ms, mono_ns, out):
+            return 1
+        if not finder.behind:
             return 0
-        if 0 <= question.max_age_ms < ttl_ns // MS:
-            ttl_ns = question.max_age_ms * MS
-        asset = find_asset(&self.board.board, question.asset.at, question.asset.length)
-        if asset < 0:
-            return 0
-        if question.exchange.length == 0:
-            if not read_best(&self.board.board, asset, mono_ns, ttl_ns, out, &self.board.counts):
-                return 0
-        else:
-            exchange = find_exchange(&self.board.board, question.exchange.at, question.exchange.length)
-            if (
-                exchange < 0
-                or not read_price(&self.board.board, asset, exchange, out, &self.board.counts)
-                or not is_still(&self.board.board, exchange, question.exchange.at, question.exchange.length)
-                or age_of(out, mono_ns) > ttl_ns
-            ):
-                return 0
-        return self.can_be_told(out) and self.names[out.exchange] in exchanges
-
-    cdef bint can_be_told(self, const PriceCopy* price) except -1:
-        """Whether the labels are known, the text needs no escape, and the times are after 1970 began."""
-        cdef Label* label = &self.labels[price.exchange]
-        cdef int i
-        if not label.known or label.edition != price.edition:
-            self.learn(price)
-            if not label.known:
-                return 0
-        for i in range(price.length):
-            if not kind(price.price[i]) & JSON:
-                return 0
-        return price.traded_ns >= 0 and price.received_ns >= 0
-
-    cdef int learn(self, const PriceCopy* price) except -1:
-        """Make the text between a price and its time, once for each edition of an exchange's labels."""
-        cdef Label* label = &self.labels[price.exchange]
-        cdef bytes text
-        label.known = 0
-        found = self.board.make_price("", price)
-        if found is None:
-            return 0
-        for word in (found.quote, found.source, found.exchange):
-            if not all(kinds[byte] & JSON for byte in word.encode()):
-                return 0
-        text = f'","quote":"{found.quote}","source":"{found.source}","exchange":"{found.exchange}","timestamp":"'.encode()
-        if len(text) > LABEL_BYTES:
-            return 0
-        memcpy(label.text, PyBytes_AS_STRING(text), len(text))
-        label.length = len(text)
-        label.edition = price.edition
-        label.known = 1
-        self.names[price.exchange] = found.exchange
-        return 0
+        finder.learn()
+        return finder.find(&question.asset, &question.exchange, question.max_age_ms, mono_ns, out)
 
     cdef bytes render(self, const GateVerdict* verdict, const char* body, size_t body_bytes):
         """Put the answer together as pricing.http and uvicorn do."""
@@ -516,7 +373,7 @@ cdef class FastPath:
         self, char* at, const Question* question, const PriceCopy* price, int64_t age_ns
     ) noexcept:
         """As pricing.protocol.render_price does."""
-        cdef const Label* label = &self.labels[price.exchange]
+        cdef const Label* label = &self.finder.labels[price.exchange]
         at = put(at, b'{"asset":"', 10)
         at = put(at, question.asset.at, question.asset.length)
         at = put(at, b'","price":"', 11)

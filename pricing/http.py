@@ -13,6 +13,7 @@ from billing._gate import Gate
 from billing.demo import LIFE_S
 from pricing import openapi
 from pricing._board import BoardReader
+from pricing._finder import Finder
 from pricing._http import FastPath
 from pricing.admission import EXPOSED, Admission, Refused, describe_usage
 from pricing.board import Board
@@ -44,6 +45,7 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
 STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
+_LABEL = '","quote":"{quote}","source":"{source}","exchange":"{exchange}","timestamp":"'
 BODY_TIMEOUT_S = 5.0
 CATALOGUE_MAX_AGE_S = 2
 UNEXPECTED = Problem("internal_error", "The error has been logged; please try again.")
@@ -289,10 +291,9 @@ def make_fast_path(
 ) -> FastPath:
     """Make what answers plain questions before this application, with its words."""
     return FastPath(
-        board,
+        Finder(board, ttl_ms=ttl_ms, label=_LABEL),
         gate,
         counters,
-        ttl_ms=ttl_ms,
         status=STATUS_LINE,
         common=_LIVE,
         exposed=(EXPOSED,),
