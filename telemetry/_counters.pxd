@@ -80,7 +80,8 @@ cdef struct Header:                    # 64 bytes
     uint32_t workers                   # rows
     uint64_t size                      # bytes of the whole
     uint64_t epoch                     # wall clock in ns when it was made: what was counted before is not in it
-    uint64_t reserved[4]
+    uint64_t mono_epoch                # CLOCK_MONOTONIC in ns of the same instant
+    uint64_t reserved[3]
 
 cdef struct Row:                       # 4,096 bytes: cache lines that no other worker writes
     uint64_t values[COUNTERS]
@@ -89,7 +90,8 @@ cdef struct Row:                       # 4,096 bytes: cache lines that no other 
     uint64_t kernel_drops              # of that socket, as counted here: the kernel's own count wraps at 2^32
     uint64_t rcvbuf_bytes              # what the kernel gave
     uint64_t sndbuf_bytes
-    uint64_t reserved[3]
+    uint64_t took_ns[LATENCIES]        # what the answers in the buckets took together
+    uint64_t reserved
     uint64_t drops[REASON_PLACES]
     uint64_t spare[8]
     uint64_t latency[LATENCIES][LATENCY_BUCKETS]
@@ -133,4 +135,6 @@ cdef inline unsigned int latency_bucket(uint64_t ns) noexcept nogil:
 cdef inline void note_latency(Counters counters, unsigned int kind, uint64_t ns, uint64_t n) noexcept nogil:
     """Count *n* answers that each took *ns*."""
     cdef uint64_t* value = &counters.row.latency[kind][latency_bucket(ns)]
+    cdef uint64_t* took = &counters.row.took_ns[kind]
     counters_store(value, value[0] + n, COUNTERS_RELAXED)
+    counters_store(took, took[0] + ns * n, COUNTERS_RELAXED)

@@ -105,12 +105,22 @@ class CounterReader:
     def latencies(self) -> dict[str, list[int]]:
         """Add up the answers of `http` and `udp` by bucket of what they took."""
 
+    def took_ns(self) -> dict[str, int]:
+        """Add up what the answers of `http` and `udp` took together."""
+
     def sockets(self) -> dict[int, tuple[int, int]]:
         """Give by worker the receive and send buffer in bytes of those that have a UDP socket."""
 
     @property
     def epoch_ns(self) -> int:
         """When these counters were made, by the wall clock: what was counted before is not in them."""
+
+    @property
+    def epoch_mono_ns(self) -> int:
+        """The same instant on CLOCK_MONOTONIC."""
+
+    def workers(self) -> list[int]:
+        """Name the workers that have ever counted."""
 
     def rows(self) -> list[dict[str, int]]:
         """Give each worker's counts, up to the highest worker number that has ever counted."""

@@ -144,17 +144,14 @@ cdef class CounterReader:
         return {NAMES[index]: sums[index] for index in range(COUNTERS)}
 
     def drops(self):
+        cdef uint64_t sums[REASONS]
         cdef unsigned int worker, reason
         self.check_open()
-        return {
-            DROP_REASONS[reason]: sum(
-                [
-                    counters_load(&self.table.rows[worker].drops[reason], COUNTERS_RELAXED)
-                    for worker in range(MAX_WORKERS)
-                ]
-            )
-            for reason in range(REASONS)
-        }
+        memset(sums, 0, sizeof(sums))
+        for worker in range(MAX_WORKERS):
+            for reason in range(REASONS):
+                sums[reason] += counters_load(&self.table.rows[worker].drops[reason], COUNTERS_RELAXED)
+        return {DROP_REASONS[reason]: sums[reason] for reason in range(REASONS)}
 
     def latencies(self):
         cdef uint64_t sums[LATENCY_BUCKETS]
@@ -170,6 +167,18 @@ cdef class CounterReader:
                             &self.table.rows[worker].latency[kind][bucket], COUNTERS_RELAXED
                         )
             found[LATENCY_NAMES[kind]] = [sums[bucket] for bucket in range(LATENCY_BUCKETS)]
+        return found
+
+    def took_ns(self):
+        cdef unsigned int worker, kind
+        cdef uint64_t sum
+        self.check_open()
+        found = {}
+        for kind in range(LATENCIES):
+            sum = 0
+            for worker in range(MAX_WORKERS):
+                sum += counters_load(&self.table.rows[worker].took_ns[kind], COUNTERS_RELAXED)
+            found[LATENCY_NAMES[kind]] = sum
         return found
 
     def sockets(self):
@@ -191,12 +200,23 @@ cdef class CounterReader:
         self.check_open()
         return counters_load(&self.table.header.epoch, COUNTERS_RELAXED)
 
-    def rows(self):
-        cdef unsigned int worker, index, used = 0
+    @property
+    def epoch_mono_ns(self):
         self.check_open()
-        for worker in range(MAX_WORKERS):
-            if counters_load(&self.table.rows[worker].claims, COUNTERS_ACQUIRE):
-                used = worker + 1
+        return counters_load(&self.table.header.mono_epoch, COUNTERS_RELAXED)
+
+    def workers(self):
+        cdef unsigned int worker
+        self.check_open()
+        return [
+            worker
+            for worker in range(MAX_WORKERS)
+            if counters_load(&self.table.rows[worker].claims, COUNTERS_ACQUIRE)
+        ]
+
+    def rows(self):
+        cdef unsigned int worker, index, used
+        used = max(self.workers(), default=-1) + 1
         return [
             {
                 NAMES[index]: counters_load(&self.table.rows[worker].values[index], COUNTERS_RELAXED)
@@ -222,6 +242,7 @@ def format_counters(buffer):
         table.header.workers = MAX_WORKERS
         table.header.size = sizeof(Table)
         table.header.epoch = time.time_ns()
+        table.header.mono_epoch = time.monotonic_ns()
         counters_store(&table.header.magic, MAGIC, COUNTERS_RELEASE)
     finally:
         PyBuffer_Release(&view)
