@@ -95,7 +95,11 @@ def test_every_code_has_its_exception() -> None:
 
 
 def test_several_prices_are_each_a_price_or_an_error() -> None:
-    found = [("BTC", answer()), ("X", problem("unknown_asset")), ("Y", problem("stale", 5))]
+    found: list[tuple[str, PriceAnswer | Problem]] = [
+        ("BTC", answer()),
+        ("X", problem("unknown_asset")),
+        ("Y", problem("stale", 5)),
+    ]
     assert render_prices(found, "7") == (
         b'{"id":"7","prices":[{' + PRICE + b',{"asset":"X","error":"unknown_asset"},'
         b'{"asset":"Y","error":"stale","age_ms":5}]}'
