@@ -20,6 +20,7 @@ AWS_REGION = env.text("AWS_REGION", "")
 TRINITY_BIND = env.text("TRINITY_BIND", "127.0.0.1")
 TRINITY_HTTP_PORT = env.port("TRINITY_HTTP_PORT", 8080)
 TRINITY_HEALTH_PORT = env.port("TRINITY_HEALTH_PORT", 8081)
+TRINITY_UDP_PORT = env.port("TRINITY_UDP_PORT", 2679)
 TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 2, least=1, most=62)
 # Of one worker. Behind a load balancer that speaks for everybody, allow as many as there are at all.
 TRINITY_CONNECTIONS_PER_ADDRESS = env.integer("TRINITY_CONNECTIONS_PER_ADDRESS", 512, least=1, most=4_000)
@@ -37,6 +38,7 @@ TRINITY_ALLOW_LOOPBACK_EXCHANGES = env.flag(
 # Django
 
 SECRET_KEY = env.text("DJANGO_SECRET_KEY", "")  # dev and test bring their own; prod insists on one
+TRINITY_KEY = env.text("TRINITY_KEY", "")  # what `manage.py stress` asks with
 ADMIN_API_KEY = env.text("ADMIN_API_KEY", "")  # unset: the X-Admin-Key header is refused
 DEBUG = False
 ALLOWED_HOSTS: list[str] = []
