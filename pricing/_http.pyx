@@ -16,7 +16,7 @@ from pricing._finder cimport Finder, Label
 from pricing._text cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, LOWER, TOKEN, UPPER, VALUE, Text, put, put_digits, put_number, read_clock_ns, span,
 )
-from telemetry._counters cimport SYNCMAP_HITS, TCP_REQUESTS, Counters, count
+from telemetry._counters cimport HTTP_LATENCY, SYNCMAP_HITS, TCP_REQUESTS, Counters, count, note_latency
 
 cdef enum:
     HEAD_BYTES = 2_048                 # a longer head is not plain
@@ -300,8 +300,10 @@ cdef class FastPath:
         cdef size_t body_bytes
         cdef uint64_t wall_s = 0
         cdef int64_t mono_ns = 0
+        cdef bytes answer
         if end - at > HEAD_BYTES or not gate_is_filled(&self.gate.memory):
             return None
+        self.read_clock(&mono_ns, &wall_s)
         memset(&question, 0, sizeof(question))
         question.max_age_ms = -1
         at = read_target(at, end, &question)
@@ -310,7 +312,6 @@ cdef class FastPath:
         # A key among a million lies far away: the price is found while its entry comes, and told while its row does.
         if not gate_hash(&self.gate.memory, question.key.at, question.key.length, digest):
             return None
-        self.read_clock(&mono_ns, &wall_s)
         if not self.find(&question, mono_ns, &price):
             return None
         gate_fetch(&self.gate.memory, digest)
@@ -325,7 +326,9 @@ cdef class FastPath:
         if defaults is not self.defaults:
             self.default_lines = lines_of(defaults)
             self.defaults = defaults
-        return self.render(&verdict, body, body_bytes)
+        answer = self.render(&verdict, body, body_bytes)
+        note_latency(self.counters, HTTP_LATENCY, self.now_ns() - mono_ns, 1)
+        return answer
 
     cdef int read_clock(self, int64_t* mono_ns, uint64_t* wall_s) except -1:
         if self.clock is not None:
@@ -334,6 +337,9 @@ cdef class FastPath:
         mono_ns[0] = read_clock_ns(CLOCK_MONOTONIC)
         wall_s[0] = read_clock_ns(CLOCK_REALTIME) // SECOND_NS
         return 0
+
+    cdef int64_t now_ns(self) except -1:
+        return read_clock_ns(CLOCK_MONOTONIC) if self.clock is None else self.clock()[0]
 
     cdef bint find(self, const Question* question, int64_t mono_ns, PriceCopy* out) except -1:
         """Find a fresh price that may be told; 0 when the ordinary way must look for one."""

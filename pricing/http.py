@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from billing._gate import Gate
 from billing.demo import LIFE_S
@@ -37,7 +37,8 @@ from pricing.protocol import (
     shorten,
 )
 from pricing.service import CounterRow, PriceService
-from telemetry._counters import TCP_REQUESTS, Counters
+from telemetry._counters import HTTP_LATENCY, TCP_REQUESTS, Counters
+from telemetry.traffic import Counted
 
 Scope: TypeAlias = Mapping[str, Any]  # Any: ASGI messages are open dictionaries
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -85,12 +86,16 @@ class Route(NamedTuple):
         return ", ".join([*self.handlers, "OPTIONS"])
 
 
+class WorkerRow(CounterRow, Protocol):
+    def latency(self, kind: int, ns: int, n: int = 1, /) -> None: ...
+
+
 class ClientGone(Exception):
     """The client has left in the middle of its request: nobody is there to be answered."""
 
 
 class PriceApi:
-    """The application. *totals* sums the counters of all workers, for /metrics; this one is number *worker*.
+    """The application. *counted* are the counters of all workers, for /metrics; this one is number *worker*.
 
     Health and metrics are answered on *health_port* and nowhere else; nothing else is answered there.
     """
@@ -99,10 +104,10 @@ class PriceApi:
         self,
         service: PriceService,
         board: Board,
-        counters: CounterRow,
+        counters: WorkerRow,
         admission: Admission,
         *,
-        totals: Callable[[], Mapping[str, int]],
+        counted: Counted,
         health_port: int | None,
         worker: int,
         mono_ns: Callable[[], int] = time.monotonic_ns,
@@ -113,7 +118,7 @@ class PriceApi:
         self._admission = admission
         self._health_port = health_port
         self._mono_ns = mono_ns
-        self._metrics = Metrics(board, admission.gate, totals, mono_ns, tier2=service.tier2, worker=worker)
+        self._metrics = Metrics(board, admission.gate, counted, mono_ns, tier2=service.tier2, worker=worker)
         self._documents = Documents()
         self._routes = {
             "/price": Route(_get(self._price), is_keyed=True),
@@ -152,8 +157,15 @@ class PriceApi:
         on_health_port = port is not None and port == self._health_port
         if route is None or route.on_health_port is not on_health_port:
             return refuse(Problem("not_found", f"There is nothing at {shorten(scope['path'])!r}."))
-        if not on_health_port:
-            self._counters.add(TCP_REQUESTS)
+        if on_health_port:
+            return await self._handle(route, scope, receive)
+        self._counters.add(TCP_REQUESTS)
+        begun_ns = self._mono_ns()
+        response = await self._handle(route, scope, receive)
+        self._counters.latency(HTTP_LATENCY, self._mono_ns() - begun_ns)
+        return response
+
+    async def _handle(self, route: Route, scope: Scope, receive: Receive) -> Response:
         handler = route.handlers.get(scope["method"])
         if handler is None:
             return _other_method(route, scope["method"])

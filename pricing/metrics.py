@@ -7,14 +7,16 @@ from typing import Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pricing import health
 from pricing.board import Board
+from telemetry.counters import GAUGES, MEANINGS
+from telemetry.rates import SECOND_NS, doublings
+from telemetry.traffic import Counted
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-GAUGES = frozenset({"db_open_conns", "db_in_use_conns"})
 
 
 class FeedFigures(msgspec.Struct):
@@ -48,7 +50,7 @@ class Gate(health.Gate, Protocol):
 
 
 class Metrics(Collector):
-    """The text of /metrics. *totals* sums the counters of all workers.
+    """The text of /metrics. *counted* sums the counters of all workers.
 
     Workers share the port, so each tells what it alone counts under its number, when it is the one asked.
     """
@@ -57,7 +59,7 @@ class Metrics(Collector):
         self,
         board: Board,
         gate: Gate,
-        totals: Callable[[], Mapping[str, int]],
+        counted: Counted,
         mono_ns: Callable[[], int],
         *,
         tier2: Tier2Counts | None,
@@ -65,7 +67,7 @@ class Metrics(Collector):
     ) -> None:
         self._board = board
         self._gate = gate
-        self._totals = totals
+        self._counted = counted
         self._mono_ns = mono_ns
         self._tier2 = tier2
         self._worker = str(worker)
@@ -79,13 +81,35 @@ class Metrics(Collector):
         return []  # names depend on what is read; without this the registry would read everything once
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._totals().items():
+        for name, value in self._counted.totals().items():
             family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
-            yield family(f"trinity_{name}", f"Counter {name}, all workers of this node", value=value)
+            yield family(f"trinity_{name}", f"{MEANINGS[name]}; all workers of this node", value=value)
+        yield from self._traffic_metrics()
         yield from self._worker_metrics()
         yield from self._board_metrics()
         yield from self._gate_metrics()
         yield from self._feed_metrics()
+
+    def _traffic_metrics(self) -> Iterator[Metric]:
+        drops = CounterMetricFamily(
+            "trinity_udp_dropped", "Datagrams that were not answered, by reason", labels=["reason"]
+        )
+        for reason, count in self._counted.drops().items():
+            drops.add_metric([reason], count)
+        latencies = HistogramMetricFamily(
+            "trinity_latency_seconds", "How long answers took", labels=["protocol"]
+        )
+        took_ns = self._counted.took_ns()
+        for protocol, buckets in self._counted.latencies().items():
+            bounds = [(repr(bound_s), float(count)) for bound_s, count in doublings(buckets)]
+            everything = ("+Inf", float(sum(buckets)))
+            latencies.add_metric([protocol], [*bounds, everything], took_ns[protocol] / SECOND_NS)
+        buffers = GaugeMetricFamily(
+            "trinity_udp_receive_buffer_bytes", "Receive buffer that the kernel gave", labels=["worker"]
+        )
+        for worker, (receive_bytes, _) in self._counted.sockets().items():
+            buffers.add_metric([str(worker)], receive_bytes)
+        yield from (drops, latencies, buffers)
 
     def _worker_metrics(self) -> Iterator[Metric]:
         def family(name: str, text: str, counts: Mapping[str, int]) -> Metric:

@@ -119,7 +119,7 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         )
         health_port = settings.TRINITY_HEALTH_PORT
         api = PriceApi(
-            prices, board, counters, admission, totals=totals.totals, health_port=health_port, worker=row
+            prices, board, counters, admission, counted=totals, health_port=health_port, worker=row
         )
         live = await stack.enter_async_context(open_live(board, prices.view, parameters))
         yield Runtime(api, prices, board, totals, tables, live, fast_path, offers)

@@ -20,7 +20,7 @@ from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo
 from pricing.parameters import MS, Parameters
 from pricing.service import Fallback, FallbackPrice, PriceService
 from pricing.tick import StoredPrice
-from telemetry._counters import NAMES
+from telemetry._counters import CounterReader, Counters, counters_size, format_counters
 
 START_WALL_NS = 1_763_816_400_123_456_789
 START_MONO_NS = 1_000_000_000_000
@@ -125,15 +125,17 @@ class GuessesDouble:
         self.noted.append((kind, address, prefix))
 
 
-class CountersDouble:
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys(NAMES, 0)
+class CountersInMemory:
+    """A worker's counters, and what is read of all of them."""
 
-    def add(self, index: int, n: int = 1, /) -> None:
-        self.counts[NAMES[index]] += n
+    def __init__(self) -> None:
+        memory = bytearray(counters_size())
+        format_counters(memory)
+        row, self.reader = Counters(memory, 3), CounterReader(memory)
+        self.add, self.drop, self.latency, self.open_socket = row.add, row.drop, row.latency, row.open_socket
 
     def seen(self) -> dict[str, int]:
-        return {name: count for name, count in self.counts.items() if count}
+        return {name: count for name, count in self.reader.totals().items() if count}
 
 
 class Tier2Double:
@@ -190,7 +192,7 @@ class World:
 
     def __init__(self, parameters: Parameters | None = None) -> None:
         self.clock = Clock()
-        self.counters = CountersDouble()
+        self.counters = CountersInMemory()
         self.tier2 = Tier2Double()
         self.fallback = FallbackDouble()
         self.catalogue = CATALOGUE

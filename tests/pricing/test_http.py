@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from pricing.exceptions import FallbackError
 from pricing.http import PriceApi
 from pricing.protocol import MAX_BODY_BYTES
 from pricing.tick import StoredPrice
+from telemetry.rates import bound_ns
 from tests.pricing.doubles import KEYS, Answer, World, ask
 
 HEALTH_PORT = 8081
@@ -38,16 +39,18 @@ def api(world: World) -> PriceApi:
     return make_api(world)
 
 
-def make_api(world: World, health_port: int | None = HEALTH_PORT) -> PriceApi:
+def make_api(
+    world: World, health_port: int | None = HEALTH_PORT, *, mono_ns: Callable[[], int] | None = None
+) -> PriceApi:
     return PriceApi(
         world.service,
         world.board,
         world.counters,
         world.admission,
-        totals=lambda: world.counters.counts,
+        counted=world.counters.reader,
         health_port=health_port,
         worker=3,
-        mono_ns=world.clock.mono_ns,
+        mono_ns=mono_ns or world.clock.mono_ns,
     )
 
 
@@ -459,3 +462,42 @@ async def test_client_that_hangs_up_on_a_slow_price_harms_nobody(
         async with httpcore.AsyncConnectionPool() as pool:
             assert (await pool.request("GET", f"{url}/price?asset=BTC", headers=KEY)).status == 200
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+class SteppingClock:
+    """A clock that goes forward with every look at it."""
+
+    def __init__(self, start_ns: int, step_ns: int) -> None:
+        self.ns, self.step_ns = start_ns, step_ns
+
+    def __call__(self) -> int:
+        self.ns += self.step_ns
+        return self.ns
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "status"),
+    [
+        ("/price?asset=BTC", KEYS["partner"], 200),
+        ("/price?asset=BTC", None, 401),
+        ("/price?asset=NO", KEYS["partner"], 404),
+        ("/assets", None, 200),
+    ],
+)
+async def test_time_until_an_answer_is_counted_whatever_the_answer(
+    world: World, target: str, key: str | None, status: int
+) -> None:
+    world.tick("BTC", "coinbase", "1")
+    api = make_api(world, mono_ns=SteppingClock(world.clock.mono, 1_000_000))
+    assert (await ask(api, target, key=key)).status == status
+    (bucket,) = (at for at, n in enumerate(world.counters.reader.latencies()["http"]) if n)
+    assert bound_ns(bucket - 1) <= world.counters.reader.took_ns()["http"] < bound_ns(bucket)
+    assert world.counters.reader.took_ns()["http"] >= 1_000_000
+
+
+async def test_time_of_what_is_no_request_for_prices_is_not_counted(world: World) -> None:
+    api = make_api(world, mono_ns=SteppingClock(world.clock.mono, 1_000_000))
+    for path in HEALTH_PATHS:
+        await ask(api, path, server=HEALTH)
+    await ask(api, "/nothing")
+    assert world.counters.reader.took_ns() == {"http": 0, "udp": 0}

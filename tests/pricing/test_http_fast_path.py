@@ -56,7 +56,8 @@ async def worlds() -> AsyncIterator[tuple[Wired, Wired]]:
 
 def left_behind(world: Wired) -> tuple[Any, ...]:
     usages = [world.gate.usage(row) for row in range(8)]
-    return world.totals(), usages, [world.gate.key(row) for row in range(8)], world.guesses.noted
+    counted = world.counted.totals(), world.counted.latencies(), world.counted.took_ns()
+    return counted, usages, [world.gate.key(row) for row in range(8)], world.guesses.noted
 
 
 async def both_ways(worlds: tuple[Wired, Wired], *pieces: bytes) -> tuple[bytes, Wire]:
@@ -498,3 +499,19 @@ def refresh(worlds: tuple[Wired, Wired]) -> None:
         world.tick("BTC", "coinbase", "67123.450", delay_ms=40)
         world.tick("BTC", "kraken", "67120.1", delay_ms=700)
         world.tick("UNI", "kraken", "5.2", delay_ms=300)
+
+
+async def test_fast_answer_counts_the_time_from_its_bytes_to_its_answer(
+    worlds: tuple[Wired, Wired],
+) -> None:
+    world, looks = worlds[0], itertools.count()
+
+    def clock() -> tuple[int, int]:
+        return world.clock.mono + 3_000 * next(looks), world.clock.wall // SECOND_NS
+
+    path = world.make_fast_path(clock)
+    assert path.answer(PLAIN, None, [DATE]) is not None
+    assert world.counted.took_ns()["http"] == 3_000
+    assert sum(world.counted.latencies()["http"]) == 1
+    assert path.answer(PLAIN[:-1], None, [DATE]) is None
+    assert sum(world.counted.latencies()["http"]) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pricing.metrics import Metrics
+from telemetry._counters import DROP_REASONS, DROPPED_EMPTY, HTTP_LATENCY
 from tests.pricing.doubles import World
 
 STATUS = {
@@ -40,7 +42,7 @@ def scrape(world: World) -> dict[tuple[str, Labels], float]:
     metrics = Metrics(
         world.board,
         world.gate,
-        lambda: world.counters.counts,
+        world.counters.reader,
         world.clock.mono_ns,
         tier2=world.tier2,
         worker=3,
@@ -57,9 +59,40 @@ def test_all_24_counters_are_told_under_their_names(world: World) -> None:
     for index in range(24):
         world.counters.add(index, index + 1)
     samples = scrape(world)
-    for name, count in world.counters.counts.items():
+    for name, count in world.counters.reader.totals().items():
         suffix = "" if name in ("db_open_conns", "db_in_use_conns") else "_total"
         assert samples[f"trinity_{name}{suffix}", ()] == count
+
+
+def test_datagrams_not_answered_are_told_by_reason(world: World) -> None:
+    world.counters.drop(DROPPED_EMPTY, 3)
+    samples = scrape(world)
+    told = {labels: value for (name, labels), value in samples.items() if name == "trinity_udp_dropped_total"}
+    assert told == {(("reason", reason),): 3.0 * (reason == "empty") for reason in DROP_REASONS}
+
+
+def test_latencies_are_told_as_histograms_by_protocol(world: World) -> None:
+    world.counters.latency(HTTP_LATENCY, 500)
+    world.counters.latency(HTTP_LATENCY, 1_500, 3)
+    world.counters.latency(HTTP_LATENCY, 3_600 * 10**9)  # beyond every bound
+    samples = scrape(world)
+    http = ("protocol", "http")
+    bounds = {
+        float(dict(labels)["le"]): value
+        for (name, labels), value in samples.items()
+        if name == "trinity_latency_seconds_bucket" and http in labels
+    }
+    assert list(bounds) == sorted(bounds) and len(bounds) == 26
+    assert (bounds[1.024e-06], bounds[2.048e-06], bounds[17.179869184], bounds[math.inf]) == (1, 4, 4, 5)
+    assert samples["trinity_latency_seconds_count", (http,)] == 5
+    assert samples["trinity_latency_seconds_sum", (http,)] == pytest.approx(3_600.000005)
+    assert samples["trinity_latency_seconds_count", (("protocol", "udp"),)] == 0
+
+
+def test_receive_buffers_are_told_for_workers_with_a_socket(world: World) -> None:
+    assert not any(name == "trinity_udp_receive_buffer_bytes" for name, _ in scrape(world))
+    world.counters.open_socket(77, 33_554_432, 1)
+    assert scrape(world)["trinity_udp_receive_buffer_bytes", (("worker", "3"),)] == 33_554_432
 
 
 def test_gate_tells_whether_it_is_filled_its_places_and_the_keyrings_heartbeat(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.server import ServerState
@@ -58,6 +59,7 @@ class Wired(World):
         self.memory = bytearray(counters_size())
         format_counters(self.memory)
         self.counters = Counters(self.memory, 1)
+        self.counted = CounterReader(self.memory)
         self.service = self.make_service(self.fallback)
         self.admission = self.make_admission()
         api = PriceApi(
@@ -65,7 +67,7 @@ class Wired(World):
             self.board,
             self.counters,
             self.admission,
-            totals=self.totals,
+            counted=self.counted,
             health_port=8081,
             worker=1,
             mono_ns=self.clock.mono_ns,
@@ -78,24 +80,17 @@ class Wired(World):
         self.server_state = ServerState()
         self.server_state.default_headers = [DATE]
 
-    def make_fast_path(self) -> FastPath:
-        clock, ttl_ms = self.clock, self.parameters.price_ttl_ms
+    def make_fast_path(self, clock: Callable[[], tuple[int, int]] | None = None) -> FastPath:
+        time, ttl_ms = self.clock, self.parameters.price_ttl_ms
         path = make_fast_path(
             self.board,
             self.gate,
             self.counters,  # type: ignore[arg-type]  # real ones here
             ttl_ms=ttl_ms,
-            clock=lambda: (clock.mono, clock.wall // SECOND_NS),
+            clock=clock or (lambda: (time.mono, time.wall // SECOND_NS)),
         )
         path.follow(self.service.view.listed())
         return path
-
-    def totals(self) -> dict[str, int]:
-        reader = CounterReader(self.memory)
-        try:
-            return reader.totals()
-        finally:
-            reader.close()
 
     def connect(self, client: str = "192.0.2.7", *, port: int = 8080) -> Wire:
         return Wire(self, TransportDouble((client, 50_000), port))
@@ -103,6 +98,7 @@ class Wired(World):
     async def aclose(self) -> None:
         await super().aclose()
         self.counters.close()
+        self.counted.close()
 
 
 class Wire:
