@@ -1,0 +1,77 @@
+from typing import final
+
+from billing._gate import Gate
+from pricing._finder import Finder
+from telemetry._counters import Counters
+
+@final
+class Question:
+    """An admitted question that the board could not answer. Whoever gets it answers or drops it once."""
+
+    asset: str | None
+    assets: tuple[str, ...]
+    """Instead of *asset*; different ones, at most 30."""
+    exchange: str | None
+    max_age_ms: int | None
+    id: str | None
+    request_bytes: int
+    received_ns: int
+    """By CLOCK_MONOTONIC."""
+
+@final
+class Batch:
+    """Answers the datagrams of one bound, non-blocking UDP socket, which stays its opener's."""
+
+    def __init__(
+        self,
+        fd: int,
+        finder: Finder,
+        gate: Gate,
+        counters: Counters,
+        *,
+        budget: int = 16,
+        own: tuple[bytes, int] | None = None,
+        tells_address: bool = False,
+        groups: bool = True,
+        refusals_per_s: int = 200,
+        refusal_burst: int = 20,
+        networks: int = 65_536,
+        secret: int = 0,
+    ) -> None:
+        """*finder*'s label must be `LABEL` of udp_engine.wire.
+
+        *budget*: batches of 64 that one `drain` answers at most. *own*: the socket's address in 16 bytes and its port,
+        where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one address may be one send.
+        A network, /24 or /64, gets *refusals_per_s* refusals and at most *refusal_burst* at once; there are buckets for
+        so many *networks* (a power of two; those that share one share its refusals), chosen with *secret*.
+        """
+
+    def drain(self) -> list[Question]:
+        """Answer what has come, until the socket is empty or the budget is used. Raises OSError.
+
+        With `is_blocked` afterwards the kernel takes no more replies for now: call `resume` when it can be written to.
+        """
+
+    @property
+    def is_blocked(self) -> bool: ...
+    def resume(self) -> bool:
+        """Send what the kernel did not take; False while it still does not."""
+
+    def abandon(self) -> int:
+        """Give up what the kernel did not take, counted as unsent."""
+
+    def answer(self, question: Question, reply: bytes) -> bool:
+        """Send the reply to a question; False when the kernel did not take it, counted as unsent."""
+
+    def respond(
+        self, datagram: bytes, address: bytes, port: int, mono_ns: int, wall_s: int
+    ) -> bytes | Question | None:
+        """Answer one datagram without the socket, at the times given: for tests. Counts as `drain` does, but nothing as sent."""
+
+    @property
+    def grouped(self) -> int:
+        """Replies that left together with others."""
+
+    @property
+    def refused_groups(self) -> int:
+        """How often the kernel or the path wanted each reply by itself."""
