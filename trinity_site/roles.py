@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from django.conf import LazySettings
 
@@ -12,28 +12,52 @@ from trinity_site.supervisor import START_S, Service
 # Every process that counts has a row of its own, and is its only writer.
 FEEDS_ROW = 0
 FIRST_HTTP_ROW = 1
+FIRST_UDP_ROW = 32
 DEVELOPMENT_ROW = MAX_WORKERS - 1  # manage.py runserver, beside a node or without one
 
 
-def node_services(settings: LazySettings, *, http: socket.socket, health: socket.socket) -> Iterator[Service]:
-    """Yield the services of one node in the order in which they start. The sockets are listening already."""
-    manage = (sys.executable, str(settings.BASE_DIR / "manage.py"))
+def manage(settings: LazySettings) -> tuple[str, ...]:
+    return sys.executable, str(settings.BASE_DIR / "manage.py")
+
+
+def udp_services(settings: LazySettings, opened: Sequence[socket.socket]) -> Iterator[Service]:
+    """Yield a worker for each of the bound sockets, which outlive the workers."""
+    for number, one in enumerate(opened):
+        command = ["runudp", "--fd", str(one.fileno()), "--row", str(FIRST_UDP_ROW + number)]
+        command += ["--workers", str(len(opened))]
+        if settings.TRINITY_UDP_PINNED:
+            command += ["--cpu", str(settings.TRINITY_CORES[number % len(settings.TRINITY_CORES)])]
+        yield Service(
+            f"udp-{number + 1}",
+            (*manage(settings), *command),
+            descriptors=(one.fileno(),),
+            start_s=0.0 if number else START_S,
+            rolls=True,
+        )
+
+
+def node_services(
+    settings: LazySettings, *, http: socket.socket, health: socket.socket, udp: Sequence[socket.socket]
+) -> Iterator[Service]:
+    """Yield the services of one node in the order in which they start. The sockets are bound already."""
     # Port 0 lets the kernel choose: the children are told what it chose.
     ports = {
         "TRINITY_HTTP_PORT": str(http.getsockname()[1]),
         "TRINITY_HEALTH_PORT": str(health.getsockname()[1]),
     }
     if settings.TRINITY_SIMULATOR_URL:
-        yield Service("simulator", (*manage, "runsimulator"))
-    yield Service("feeds", (*manage, "runfeeds"), environment=ports)
-    yield Service("keyring", (*manage, "runkeyring"))
+        yield Service("simulator", (*manage(settings), "runsimulator"))
+    yield Service("feeds", (*manage(settings), "runfeeds"), environment=ports)
+    yield Service("keyring", (*manage(settings), "runkeyring"))
     for number in range(settings.TRINITY_HTTP_WORKERS):
         command = ("runhttp", "--fd", str(http.fileno()), "--health-fd", str(health.fileno()))
         row = ("--row", str(FIRST_HTTP_ROW + number))
         yield Service(
             f"http-{number + 1}",
-            (*manage, *command, *row),
+            (*manage(settings), *command, *row),
             environment=ports,
             descriptors=(http.fileno(), health.fileno()),
             start_s=0.0 if number else START_S,  # up as soon as one of them answers
+            rolls=True,
         )
+    yield from udp_services(settings, udp)

@@ -3,7 +3,11 @@
 import errno
 import socket
 
+from django.conf import LazySettings
 from django.core.management.base import CommandError
+
+from udp_engine.parameters import Parameters
+from udp_engine.sockets import enlarge, open_sockets
 
 BACKLOG = 2048
 HIGHEST_PORT = 65_535
@@ -15,12 +19,28 @@ def listen(host: str, port: int, variable: str, command: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            problem = f"Port {port} is taken by another program"
-        else:
-            problem = f"Port {port} on {host} cannot be opened ({error.strerror})"
-        another = port + 1000 if port + 1000 <= HIGHEST_PORT else port - 1000
-        raise CommandError(f"{problem}. Choose another one: {variable}={another} {command}") from error
+        raise _taken(host, port, variable, command, error) from error
+
+
+def listen_udp(settings: LazySettings, count: int, command: str) -> list[socket.socket]:
+    """Bind *count* sockets that share the UDP port, with large buffers; CommandError when that cannot be."""
+    host, port = settings.TRINITY_BIND, settings.TRINITY_UDP_PORT
+    try:
+        opened = open_sockets(host, port, count)
+    except OSError as error:
+        raise _taken(host, port, "TRINITY_UDP_PORT", command, error) from error
+    for one in opened:
+        enlarge(one, Parameters().buffer_bytes)
+    return opened
+
+
+def _taken(host: str, port: int, variable: str, command: str, error: OSError) -> CommandError:
+    if error.errno == errno.EADDRINUSE:
+        problem = f"Port {port} is taken by another program"
+    else:
+        problem = f"Port {port} on {host} cannot be opened ({error.strerror})"
+    another = port + 1000 if port + 1000 <= HIGHEST_PORT else port - 1000
+    return CommandError(f"{problem}. Choose another one: {variable}={another} {command}")
 
 
 def adopt(descriptor: int | None) -> socket.socket | None:

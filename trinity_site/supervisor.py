@@ -41,6 +41,7 @@ class Service:
     start_s: float = START_S  # how long the services after it wait for this one; 0: not at all
     grace_s: float = 8.0  # from the stop signal to SIGKILL
     silent_s: float = 10.0  # from the last sign of life of one that was ready to SIGKILL
+    rolls: bool = False  # its socket is the supervisor's: it can be replaced without anybody noticing
 
 
 class State(enum.Enum):

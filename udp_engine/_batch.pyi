@@ -40,16 +40,17 @@ class Batch:
     ) -> None:
         """*finder*'s label must be `LABEL` of udp_engine.wire.
 
-        *budget*: batches of 64 that one `drain` answers at most. *own*: the socket's address in 16 bytes and its port,
-        where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one address may be one send.
-        A network, /24 or /64, gets *refusals_per_s* refusals and at most *refusal_burst* at once; there are buckets for
-        so many *networks* (a power of two; those that share one share its refusals), chosen with *secret*.
+        *budget*: batches of 64 that one `drain` answers at most. *own*: the socket's address in 16 bytes and
+        its port, where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one address
+        may be one send. A network, /24 or /64, gets *refusals_per_s* refusals and at most *refusal_burst* at
+        once; there are buckets for so many *networks* (a power of two; those that share one share its
+        refusals), chosen with *secret*.
         """
 
     def drain(self) -> list[Question]:
         """Answer what has come, until the socket is empty or the budget is used. Raises OSError.
 
-        With `is_blocked` afterwards the kernel takes no more replies for now: call `resume` when it can be written to.
+        With `is_blocked` afterwards the kernel takes no more replies for now: call `resume` when it does.
         """
 
     @property
@@ -66,7 +67,7 @@ class Batch:
     def respond(
         self, datagram: bytes, address: bytes, port: int, mono_ns: int, wall_s: int
     ) -> bytes | Question | None:
-        """Answer one datagram without the socket, at the times given: for tests. Counts as `drain` does, but nothing as sent."""
+        """Answer one datagram without the socket, at the times given: for tests. Nothing is counted as sent."""
 
     @property
     def grouped(self) -> int:

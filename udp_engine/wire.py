@@ -20,6 +20,8 @@ MAX_DATAGRAM_BYTES = 1_200
 MAX_ASSETS = 30
 MAX_ID_CHARACTERS = 64
 MAX_DEPTH = 4
+LABEL = '","quote":"{quote}","source":"{source}","ts":'
+"""What the batch writes between a price and its time."""
 
 CODES: dict[str, str] = {
     "bad_request": "The fields are not as they must be. Correct the request.",

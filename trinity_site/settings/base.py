@@ -1,5 +1,6 @@
 """What is true everywhere. The environment is read in this package and nowhere else."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ AWS_REGION = env.text("AWS_REGION", "")
 TRINITY_BIND = env.text("TRINITY_BIND", "127.0.0.1")
 TRINITY_HTTP_PORT = env.port("TRINITY_HTTP_PORT", 8080)
 TRINITY_HEALTH_PORT = env.port("TRINITY_HEALTH_PORT", 8081)
+TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 2, least=1, most=31)
 TRINITY_UDP_PORT = env.port("TRINITY_UDP_PORT", 2679)
-TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 2, least=1, most=62)
+TRINITY_CORES = sorted(os.sched_getaffinity(0))
+# One for each core; 0: this node answers nothing over UDP.
+TRINITY_UDP_WORKERS = env.integer("TRINITY_UDP_WORKERS", min(len(TRINITY_CORES), 31), least=0, most=31)
+TRINITY_UDP_PINNED = env.flag("TRINITY_UDP_PINNED", default=False)  # each worker to a core of its own
 # Of one worker. Behind a load balancer that speaks for everybody, allow as many as there are at all.
 TRINITY_CONNECTIONS_PER_ADDRESS = env.integer("TRINITY_CONNECTIONS_PER_ADDRESS", 512, least=1, most=4_000)
 TRINITY_BOARD_SLOTS = env.integer("TRINITY_BOARD_SLOTS", 4096, least=64, most=1_000_000)

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand
 from trinity_site.output import Output, logging_to
 from trinity_site.roles import node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_gate
-from trinity_site.sockets import listen, shown_address
+from trinity_site.sockets import listen, listen_udp, shown_address
 from trinity_site.sole_node import sole_node
 from trinity_site.supervisor import Service, Supervisor
 
@@ -48,13 +48,18 @@ class Command(BaseCommand):
                     (settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
                 )
             )
+            udp = []
+            if settings.TRINITY_UDP_WORKERS:
+                udp = listen_udp(settings, settings.TRINITY_UDP_WORKERS, typed)
+                for one in udp:
+                    stack.enter_context(one)
             # Held open here, shared memory outlives any child: prices and counts stay while one restarts.
             node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
             stack.enter_context(open_counter_reader(node, folder))
             stack.enter_context(open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS))
             stack.enter_context(open_gate(node, folder, rows=settings.TRINITY_GATE_ROWS))
-            services = list(node_services(settings, http=http, health=health))
-            asyncio.run(self.run_node(services, greeting(http, health)))
+            services = list(node_services(settings, http=http, health=health, udp=udp))
+            asyncio.run(self.run_node(services, greeting(http, health, udp)))
 
     async def run_node(self, services: list[Service], greeting: str) -> None:
         output, errors = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
@@ -96,13 +101,17 @@ class Command(BaseCommand):
         return write
 
 
-def greeting(http: socket.socket, health: socket.socket) -> str:
+def greeting(http: socket.socket, health: socket.socket, udp: Sequence[socket.socket]) -> str:
     """Return what a person is told when everything has started."""
     site = shown_address(http)
+    datagrams = ""
+    if udp:
+        port = udp[0].getsockname()[1]
+        datagrams = f"\n  over UDP        port {port}, {len(udp)} workers; see docs/udp.md"
     simulated = " Prices are simulated." if settings.TRINITY_SIMULATOR_URL else ""
     return f"""
 {settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.
-  prices          curl -H "X-API-Key: $TRINITY_KEY" '{site}/price?asset=BTC'
+  prices          curl -H "X-API-Key: $TRINITY_KEY" '{site}/price?asset=BTC'{datagrams}
   home page       {site}/
   command centre  {site}/admin/
   documentation   {site}/docs
