@@ -7,11 +7,11 @@ MAX_WINDOW: Final[int]
 MAX_REQUEST: Final[int]
 """The longest request, in bytes."""
 ID_PLACEHOLDER: Final[bytes]
-"""Where a datagram holds this, each request gets an id of its own there, and only the reply with that id answers it.
+"""A datagram with this member gets an id of its own each time, and only the reply with that id answers it.
 Without, replies answer in the order in which they come."""
 
 class Reading(NamedTuple):
-    """What has been counted since the run began. sent = answered + errors + lost + in_flight, at every rest."""
+    """What has been counted since the run began; sent = answered + errors + lost + in_flight."""
 
     sent: int
     answered: int
@@ -62,13 +62,13 @@ class Load:
     def run(self, seconds: float, rate: float = 0.0) -> None:
         """Send for *seconds*, then wait for what is in flight; counts start from 0. Raises OSError.
 
-        With a *rate* requests are due at even distances, whatever comes back, and an answer's time counts from when
-        its request was due. What falls behind is caught up at twice the rate at most. Without one every socket has
-        its window full all the time.
+        With a *rate* requests are due at even distances, whatever comes back, and an answer's time counts
+        from when its request was due. What falls behind is caught up at twice the rate at most. Without
+        one every socket has its window full all the time.
         """
 
     def stop(self) -> None:
-        """Send no more in this run, or in the next if none is under way."""
+        """Send no more in the run under way; what is in flight is still waited for."""
 
     def reading(self) -> Reading: ...
     def close(self) -> None:

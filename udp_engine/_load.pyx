@@ -92,7 +92,7 @@ cdef extern from * nogil:
     int popcount "__builtin_popcountll" (uint64_t)
 
 UDP, HTTP = 0, 1
-ID_PLACEHOLDER = b"00000000"
+ID_PLACEHOLDER = b'"id":"00000000"'
 MAX_WINDOW, MAX_REQUEST = 64, 2048
 cdef enum:
     WINDOWS = 64             # MAX_WINDOW
@@ -126,6 +126,7 @@ Reading = namedtuple(
     "Reading",
     "sent answered errors lost in_flight unsent unexpected unreachable reconnects timely sending_ns longest_ns"
     " latencies",
+    module="udp_engine._load",    # it travels between processes
 )
 
 
@@ -569,7 +570,8 @@ cdef class Load:
         self.id_places = <int64_t*>allocate(self.request_count, sizeof(int64_t))
         for place, request in enumerate(self.kept):
             self.requests[place], self.lengths[place] = <const char*>(<bytes>request), len(request)
-            self.id_places[place] = -1 if self.is_http else request.find(ID_PLACEHOLDER)
+            found = -1 if self.is_http else request.find(ID_PLACEHOLDER)
+            self.id_places[place] = found if found < 0 else found + ID_PLACEHOLDER.index(b"0")
         if len({self.id_places[place] < 0 for place in range(self.request_count)}) > 1:
             raise ValueError("either all requests or none of them have an id")
 
@@ -637,6 +639,7 @@ cdef class Load:
         if seconds <= 0 or seconds > 1e6 or rate < 0 or rate > 1e7:
             raise ValueError("seconds must be more than 0, a rate 0 to 10 million")
         self.begin_work()
+        self.stopping = False
         memset(&self.tally, 0, sizeof(Tally))
         self.paced, self.interval_ns, self.scheduled = rate > 0, 1e9 / rate if rate > 0 else 0, 0
         self.queue_begin = self.queue_end = 0
@@ -651,7 +654,7 @@ cdef class Load:
                 self.sending = False
                 prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0)
         finally:
-            self.running = self.stopping = False
+            self.running = False
         if error:
             raise failure(error)
 
