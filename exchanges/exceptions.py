@@ -3,13 +3,10 @@
 ExchangeError
 ├── AddressRefused    the address an administrator entered must not be connected to
 ├── FeedNotFound      there is no exchange of that name
-├── Refused           a machine's request that is answered with a problem
 └── SpecError         (exchanges.feed.spec) a feed row that cannot be used
 """
 
 from __future__ import annotations
-
-from pricing.problems import Problem
 
 
 class ExchangeError(Exception):
@@ -39,11 +36,3 @@ class FeedNotFound(ExchangeError):
 
     def __str__(self) -> str:
         return f"there is no exchange {self.name!r}"
-
-
-class Refused(ExchangeError):
-    """A request to a JSON endpoint that is refused; carries the problem to answer with."""
-
-    def __init__(self, code: str, detail: str, **figures: object) -> None:
-        super().__init__(detail)
-        self.problem = Problem(code, detail, figures)

@@ -8,11 +8,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from exchanges.api import endpoint, read_body
 from exchanges.batches import ASSET_COLUMNS
-from exchanges.exceptions import Refused
 from exchanges.feed.reasons import EXPLANATIONS
 from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeAsset, ExchangeFeed
 from exchanges.services import Author, get_feed, save_assets, save_feed, toggle_feed
+from pricing.exceptions import RequestRefused
 
 
 @endpoint("GET", "exchanges.view_exchangefeed")
@@ -35,9 +35,9 @@ def feed_save(request: HttpRequest, author: Author) -> HttpResponse:
     body = read_body(request)
     columns = body["feed"] if list(body) == ["feed"] else body
     if not isinstance(columns, dict):
-        raise Refused("invalid", "feed: must be an object", errors={"feed": ["must be an object"]})
+        raise RequestRefused("invalid", "feed: must be an object", errors={"feed": ["must be an object"]})
     if not columns.get("name"):
-        raise Refused("invalid", "name: is missing", errors={"name": ["is missing"]})
+        raise RequestRefused("invalid", "name: is missing", errors={"name": ["is missing"]})
     return JsonResponse({"feed": save_feed(columns=columns, author=author).columns()})
 
 
@@ -52,7 +52,7 @@ def feed_toggle(request: HttpRequest, author: Author) -> HttpResponse:
     if "enabled" in body and not isinstance(enabled, bool):
         errors["enabled"] = ["must be true or false"]
     if errors:
-        raise Refused("invalid", "The feed cannot be toggled.", errors=errors)
+        raise RequestRefused("invalid", "The feed cannot be toggled.", errors=errors)
     feed = toggle_feed(name=str(name), enabled=enabled, author=author)
     return JsonResponse({"name": feed.name, "enabled": feed.enabled})
 
@@ -79,7 +79,7 @@ def assets_save(request: HttpRequest, author: Author) -> HttpResponse:
     if exchange is not None and not isinstance(exchange, str):
         errors["exchange"] = ["must be text"]
     if errors:
-        raise Refused("invalid", "The batch cannot be saved.", errors=errors)
+        raise RequestRefused("invalid", "The batch cannot be saved.", errors=errors)
     saved = save_assets(rows=rows or [], exchange=exchange, author=author)
     return JsonResponse({"saved": len(saved), "assets": [_columns(row) for row in saved]})
 

@@ -5,7 +5,8 @@ PricingError
 │   └── BoardFull     no slot, asset row or exchange row is left
 ├── Tier2Error        Valkey or Redis did not do what was asked, or not in time
 ├── FallbackError     an exchange gave no price over REST
-└── BadRequest        a question that breaks the rules
+├── BadRequest        a question that breaks the rules
+└── RequestRefused    an operator's request that is answered with a problem
 LayoutError           (telemetry.exceptions) the memory is not a board of this version and size
 """
 
@@ -53,3 +54,11 @@ class BadRequest(PricingError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+
+
+class RequestRefused(PricingError):
+    """A request to one of the operators' JSON endpoints that is refused; carries the problem to answer with."""
+
+    def __init__(self, code: str, detail: str, **figures: object) -> None:
+        super().__init__(detail)
+        self.problem = Problem(code, detail, figures)

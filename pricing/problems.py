@@ -48,6 +48,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "stale": (503, "No price is as fresh as asked"),
     "too_few_sources": (503, "Fewer exchanges have a fresh price than asked"),
     "unavailable": (503, "No fresh price is known"),
+    "not_counting": (503, "This process has no counters"),
     "keys_unavailable": (503, "Keys cannot be judged yet"),
     "too_many_connections": (503, "No further connection is taken"),
     "internal_error": (500, "Something went wrong here"),

@@ -17,7 +17,8 @@ from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeFeed
 from exchanges.renderers import state_badge
 from exchanges.services import load_catalogue
-from trinity_site.readings import figures, homes_of
+from trinity_site.readings import Figure, figures, homes_of, traffic_figures
+from trinity_site.stress import traffic_of
 
 MOST_NAMED = 5
 
@@ -39,10 +40,18 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
     live = live_now(request, homes_of(catalogue))
     return context | {
         "explanation": live.explanation,
-        "cards": figures(live, catalogue),
+        "cards": [*figures(live, catalogue), *_traffic(request)],
         "needs": [*_guesses(request), *(need for feed in feeds for need in _needs(feed, live))],
         "feeds": [_feed_row(feed, live.feed(feed.name)) for feed in feeds],
     }
+
+
+def _traffic(request: HttpRequest) -> list[Figure]:
+    traffic = traffic_of(request)
+    if traffic is None:
+        return []
+    since_reset, _ = traffic.since_reset()
+    return traffic_figures(traffic.lately(), since_reset)
 
 
 def _feed_row(feed: ExchangeFeed, live: LiveFeed) -> tuple[ExchangeFeed, LiveFeed, SafeString]:

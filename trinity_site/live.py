@@ -15,7 +15,17 @@ from pricing._board import BoardReader
 from pricing.catalogue import PublicView
 from pricing.parameters import Parameters
 from telemetry.running import repeat
-from trinity_site.readings import Clock, PublicReading, feed_rows, figure_rows, homes_of, listing_rows
+from telemetry.traffic import Traffic
+from trinity_site.readings import (
+    Clock,
+    PublicReading,
+    feed_rows,
+    figure_rows,
+    figures,
+    homes_of,
+    listing_rows,
+    traffic_figures,
+)
 
 PUBLIC_WATCHERS = 1_000  # of the 4,000 connections of a worker: watching pages cannot keep questions out
 STAFF_WATCHERS = 100
@@ -115,10 +125,13 @@ class Broadcast:
 class Live:
     """What one process tells the pages that watch."""
 
-    def __init__(self, board: BoardReader, view: PublicView, parameters: Parameters) -> None:
+    def __init__(
+        self, board: BoardReader, view: PublicView, parameters: Parameters, traffic: Traffic
+    ) -> None:
         self._board = board
         self._view = view
         self._parameters = parameters
+        self._traffic = traffic
         self._clock = clock = Clock(time.monotonic_ns)
         self.reading = PublicReading(board, view, parameters, clock)
         self.prices = Broadcast(self.reading.read, clock.now_ms, limit=PUBLIC_WATCHERS)
@@ -139,13 +152,17 @@ class Live:
         catalogue, mono_ns = self._view.catalogue(), self._clock.mono_ns()
         now = read_live(self._board, homes_of(catalogue), mono_ns=mono_ns, parameters=self._parameters)
         feeds = feed_rows(now, self._board.exchanges(), self._clock)
-        return {**feeds, **figure_rows(now, catalogue, self._clock)}
+        since_reset, _ = self._traffic.since_reset()
+        shown = [*figures(now, catalogue), *traffic_figures(self._traffic.lately(), since_reset)]
+        return {**feeds, **figure_rows(shown, self._clock)}
 
 
 @asynccontextmanager
-async def open_live(board: BoardReader, view: PublicView, parameters: Parameters) -> AsyncIterator[Live]:
+async def open_live(
+    board: BoardReader, view: PublicView, parameters: Parameters, traffic: Traffic
+) -> AsyncIterator[Live]:
     """Keep reading the board for the pages until the context is left."""
-    live = Live(board, view, parameters)
+    live = Live(board, view, parameters, traffic)
     async with running(live.prices, live.feeds):
         yield live
 

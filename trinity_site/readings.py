@@ -14,6 +14,8 @@ from pricing.board import Board, ExchangeRow, PriceLike, choose
 from pricing.catalogue import AssetInfo, Catalogue, PublicView
 from pricing.health import since_ms
 from pricing.parameters import MS, Parameters
+from telemetry._counters import LATENCY_NAMES
+from telemetry.rates import Rates
 
 SHOWN_ASSETS = 12
 LOOKED_FOR_FIRST = ("BTC", "ETH")
@@ -176,12 +178,36 @@ def figures(live: Live, catalogue: Catalogue) -> list[Figure]:
     ]
 
 
-def figure_rows(live: Live, catalogue: Catalogue, clock: Clock) -> Mapping[str, Row]:
+def traffic_figures(lately: Rates, since_reset: Rates) -> list[Figure]:
+    """Sum up what is answered now, and what was lost since somebody reset the counts."""
+    dropped = since_reset.counters["udp_packets_dropped"]
+    reasons = [f"{loss.count:,} {name}" for name, loss in since_reset.drops.items() if loss.count]
+    note = ", ".join(reasons) or "since the last reset"
+    speeds = [_speed(protocol, lately) for protocol in LATENCY_NAMES]
+    return [*speeds, Figure("udp_dropped", "Datagrams dropped", f"{dropped:,}", note)]
+
+
+def _speed(protocol: str, rates: Rates) -> Figure:
+    per_s, p99_us = rates.answers_per_s[protocol], rates.latency_us[protocol].p99
+    note = "no answer in the last seconds" if p99_us is None else f"99 % within {duration_text(p99_us)}"
+    text = "–" if per_s is None else f"{per_s:,.1f}" if 0 < per_s < 10 else f"{per_s:,.0f}"
+    return Figure(f"{protocol}_per_s", f"{protocol.upper()} answers per second", text, note)
+
+
+def duration_text(us: float) -> str:
+    """Write a duration to about three digits, with its unit."""
+    for unit, size in (("s", 1_000_000), ("ms", 1_000), ("µs", 1)):
+        if us >= size:
+            return f"{us / size:.{0 if us >= 100 * size else 1}f} {unit}"
+    return f"{us * 1_000:.0f} ns"
+
+
+def figure_rows(figures: Iterable[Figure], clock: Clock) -> Mapping[str, Row]:
     """Return a row `figure/<key>` per figure."""
     now_ms = clock.now_ms()
     return {
         f"figure/{key}": {"text": text, "note": note, "at_ms": None if age_ms is None else now_ms - age_ms}
-        for key, _, text, note, age_ms in figures(live, catalogue)
+        for key, _, text, note, age_ms in figures
     }
 
 

@@ -21,8 +21,8 @@ from pricing.catalogue import EMPTY, Catalogue
 from pricing.http import PriceApi, make_fast_path
 from pricing.parameters import Parameters
 from pricing.service import PriceService
-from telemetry._counters import CounterReader
 from telemetry.running import happens, repeat
+from telemetry.traffic import Traffic
 from trinity_site.live import Live, open_live
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_counters, open_gate
 
@@ -37,7 +37,7 @@ class Runtime:
     api: PriceApi
     prices: PriceService
     board: BoardReader
-    counters: CounterReader
+    traffic: Traffic
     tables: "TableFollower"
     live: Live
     fast_path: FastPath
@@ -88,7 +88,7 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         reader = open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS)
         board = stack.enter_context(reader)
         counters = stack.enter_context(open_counters(node, folder, worker=row))
-        totals = stack.enter_context(open_counter_reader(node, folder))
+        counted = stack.enter_context(open_counter_reader(node, folder))
         tier2 = None
         if settings.REDIS_URL:
             from pricing.valkey import Valkey  # its client library costs 0.3 s: only where there is a tier 2
@@ -119,10 +119,12 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         )
         health_port = settings.TRINITY_HEALTH_PORT
         api = PriceApi(
-            prices, board, counters, admission, counted=totals, health_port=health_port, worker=row
+            prices, board, counters, admission, counted=counted, health_port=health_port, worker=row
         )
-        live = await stack.enter_async_context(open_live(board, prices.view, parameters))
-        yield Runtime(api, prices, board, totals, tables, live, fast_path, offers)
+        traffic = Traffic(counted, folder)
+        stack.push_async_callback(cancelled, asyncio.create_task(traffic.run(), name="traffic"))
+        live = await stack.enter_async_context(open_live(board, prices.view, parameters, traffic))
+        yield Runtime(api, prices, board, traffic, tables, live, fast_path, offers)
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

@@ -3,14 +3,17 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from trinity_site import views
+from trinity_site import stress, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("docs", views.docs, name="docs"),
     path("status", views.status, name="status"),
     path("account/", include("billing.urls")),
-    path("admin/", include("exchanges.urls")),  # before the pages, which answer to everything below admin/
+    # JSON before the pages, which answer to everything below admin/
+    path("admin/", include("exchanges.urls")),
+    path("admin/stress-stats", stress.stats, name="stress-stats"),
+    path("admin/stress-reset", stress.reset, name="stress-reset"),
     path("admin/", admin.site.urls),
 ]
 

@@ -1,5 +1,6 @@
 """What pages are made from in tests: a board in ordinary memory, a small catalogue, and the live part."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ from pricing._board import BoardWriter
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo, PublicView
 from pricing.parameters import Parameters
 from tests.exchanges.boards import make_board
+from tests.telemetry.counted import CountedNode
 from trinity_site.live import Live
 
 
@@ -31,5 +33,6 @@ def runtime_of(board: BoardWriter, catalogue: Catalogue) -> Any:  # Any: stands 
     """Return what requests find in their state."""
     view, parameters = PublicView(lambda: catalogue), Parameters()
     prices = SimpleNamespace(view=view, parameters=parameters)
-    live, offers = Live(board, view, parameters), SimpleNamespace(rows=())
-    return SimpleNamespace(board=board, prices=prices, live=live, offers=offers)
+    traffic, offers = CountedNode(Path("/nowhere")).traffic(), SimpleNamespace(rows=())
+    live = Live(board, view, parameters, traffic)
+    return SimpleNamespace(board=board, prices=prices, live=live, offers=offers, traffic=traffic)

@@ -1,6 +1,8 @@
 """The command centre's first page."""
 
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.models import ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed, toggle_feed
 from pricing._board import BoardWriter
+from telemetry._counters import DROPPED_EMPTY
 from tests.exchanges.boards import WALL_NS, make_board, state_with, write_price
 from tests.exchanges.rows import feed_row
+from tests.telemetry.counted import CountedNode
 from trinity_site.dashboard import dashboard, environment, feeds_badge
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +56,18 @@ def test_cards_count_what_is_live_and_fresh(admin_user: User) -> None:
     assert (cards["feeds_live"], cards["assets_fresh"], cards["ticks_per_s"]) == ("1 / 2", "1 / 2", "7")
     assert int(cards["oldest_home"]) >= 60_000
     assert context["badge"] == "1/2"
+
+
+def test_cards_tell_the_traffic_where_the_process_counts(admin_user: User, tmp_path: Path) -> None:
+    node = CountedNode(tmp_path)
+    node.worker().drop(DROPPED_EMPTY, 3)
+    request = RequestFactory().get("/admin/")
+    request.user = admin_user
+    request.scope = {"state": {"runtime": SimpleNamespace(traffic=node.traffic())}}  # type: ignore[attr-defined]  # as an ASGI request has it
+    cards = {card.key: (card.text, card.note) for card in dashboard(request, {})["cards"]}
+    assert cards["http_per_s"] == ("–", "no answer in the last seconds")
+    assert cards["udp_dropped"] == ("3", "3 empty")
+    assert "udp_dropped" not in figures(shown(admin_user, make_board(time.monotonic_ns())))
 
 
 def test_needs_name_what_is_wrong_with_enabled_feeds(admin_user: User) -> None:

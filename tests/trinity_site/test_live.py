@@ -4,12 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pricing.catalogue import PublicView
 from pricing.parameters import Parameters
+from tests.telemetry.counted import CountedNode
 from tests.trinity_site.pages import board_of, catalogue_of
 from trinity_site import live
 from trinity_site.live import SIGN_OF_LIFE_S, Broadcast, TooManyWatchers, open_live, running
@@ -136,10 +138,11 @@ async def test_failed_reading_is_logged_once_and_the_next_one_counts(
     assert caplog.text.count("Reading the board for the pages that watch it failed") == 1
 
 
-async def test_live_part_leaves_no_task_behind() -> None:
+async def test_live_part_leaves_no_task_behind(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     board, catalogue = board_of(time.monotonic_ns()), catalogue_of("BTC")
     view = PublicView(lambda: catalogue)
-    async with open_live(board, view, Parameters()) as opened, opened.listings([("BTC", "coinbase")]):
+    opening = open_live(board, view, Parameters(), CountedNode(tmp_path).traffic())
+    async with opening as opened, opened.listings([("BTC", "coinbase")]):
         assert len(asyncio.all_tasks()) == len(before) + 3
     assert asyncio.all_tasks() == before

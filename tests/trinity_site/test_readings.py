@@ -1,5 +1,6 @@
 """What pages are shown: the prices that /price would answer, their true ages, and how the exchanges are."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,20 +11,26 @@ from exchanges.live import read_live
 from pricing._board import BoardWriter
 from pricing.catalogue import AssetInfo, Catalogue, ListingInfo, PublicView
 from pricing.parameters import Parameters
+from telemetry._counters import DROPPED_EMPTY, DROPPED_KERNEL, HTTP_LATENCY, UDP_LATENCY
 from tests.exchanges.boards import NOW_NS, WALL_NS, make_board, write_price
+from tests.telemetry.counted import CountedNode
 from tests.trinity_site.pages import board_of, catalogue_of
 from trinity_site.readings import (
     SHOWN_ASSETS,
     TRAIL_POINTS,
     Clock,
+    Figure,
     PublicReading,
+    duration_text,
     feed_rows,
     figure_rows,
+    figures,
     headline,
     homes_of,
     listing_rows,
     shown_assets,
     state_of,
+    traffic_figures,
 )
 
 SECOND_NS = 1_000_000_000
@@ -206,7 +213,7 @@ def test_listing_rows_hold_the_asked_listings_that_have_a_price(board: BoardWrit
 
 def figures_of(board: BoardWriter, now: Time, catalogue: Catalogue) -> Any:  # Any: rows of JSON values
     live = read_live(board, homes_of(catalogue), mono_ns=now.ns, parameters=Parameters())
-    return figure_rows(live, catalogue, Clock(now))
+    return figure_rows(figures(live, catalogue), Clock(now))
 
 
 def test_figures_sum_up_feeds_and_home_prices(now: Time) -> None:
@@ -234,3 +241,53 @@ def test_figures_do_not_tell_the_rate_of_a_dead_feed_process(now: Time) -> None:
     rows = figures_of(board, now, catalogue_of("BTC"))
     assert (rows["figure/ticks_per_s"]["text"], rows["figure/feeds_live"]["text"]) == ("–", "0 / 2")
     assert rows["figure/oldest_home"] == {"text": "", "note": "no price yet", "at_ms": None}
+
+
+def traffic_of(node: CountedNode, seconds: float) -> dict[str, Figure]:
+    """Give 18 answers over HTTP and 25,000 over UDP, and tell of them after so many seconds."""
+    traffic = node.traffic()
+    traffic.look()
+    node.forward(seconds)
+    row = node.worker()
+    row.latency(HTTP_LATENCY, 30_000, 18)
+    row.latency(UDP_LATENCY, 2_000_000, 25_000)
+    since_reset, _ = traffic.since_reset()
+    return {figure.key: figure for figure in traffic_figures(traffic.lately(), since_reset)}
+
+
+def test_traffic_is_told_by_protocol_with_what_99_percent_were_within(tmp_path: Path) -> None:
+    figures = traffic_of(CountedNode(tmp_path), 5)
+    http, udp = figures["http_per_s"], figures["udp_per_s"]
+    assert (http.title, http.text, http.note) == ("HTTP answers per second", "3.6", "99 % within 30.7 µs")
+    assert (udp.text, udp.note) == ("5,000", "99 % within 2.1 ms")
+
+
+def test_drops_are_told_by_reason_where_there_are_any(tmp_path: Path) -> None:
+    node = CountedNode(tmp_path)
+    assert traffic_of(node, 1)["udp_dropped"][2:4] == ("0", "since the last reset")
+    node.worker().drop(DROPPED_KERNEL, 2_000)
+    node.worker().drop(DROPPED_EMPTY)
+    assert traffic_of(node, 1)["udp_dropped"][2:4] == ("2,001", "2,000 kernel, 1 empty")
+    node.traffic().reset()
+    assert traffic_of(node, 1)["udp_dropped"].text == "0"
+
+
+def test_traffic_of_a_process_that_has_just_started_is_not_known_yet(tmp_path: Path) -> None:
+    traffic = CountedNode(tmp_path).traffic()
+    speed, *_ = traffic_figures(traffic.lately(), traffic.since_reset()[0])
+    assert (speed.text, speed.note) == ("–", "no answer in the last seconds")
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (0.144, "144 ns"),
+        (1.0, "1.0 µs"),
+        (30.72, "30.7 µs"),
+        (999.9, "1000 µs"),
+        (2_097.152, "2.1 ms"),
+        (34_359_738.368, "34.4 s"),
+    ],
+)
+def test_duration_is_written_with_its_unit(us: float, text: str) -> None:
+    assert duration_text(us) == text

@@ -1,6 +1,7 @@
 """What an HTTP worker is made of, and how it follows the tables."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from billing import offers
 from exchanges.services import ExchangeTables
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo
+from telemetry import traffic
 from trinity_site import runtime
 from trinity_site.runtime import Runtime, TableFollower, open_runtime
 
@@ -163,6 +165,17 @@ async def test_worker_opens_without_feeds_and_leaves_nothing_behind(tables: Tabl
         assert built.board.get("BTC", "kraken") is None
     assert segments() == []
     assert asyncio.all_tasks() == before
+
+
+async def test_worker_keeps_what_was_counted_in_the_last_seconds(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "PERIOD_S", 0.01)
+    async with opened(tmp_path) as built:
+        await until(lambda: built.traffic.lately().elapsed_s > 0)
+        assert built.traffic.counted.workers() == [1]
+        built.traffic.reset()
+    assert traffic.BASELINE in os.listdir(tmp_path)
 
 
 async def test_worker_opens_without_a_database(
