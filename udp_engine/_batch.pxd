@@ -71,8 +71,16 @@ cdef enum:
     IN_BYTES = 1_216                   # room for one byte more than is read, so that a longer one shows
     REPLY_BYTES = 1_024                # more than the longest reply that is made here
     CONTROL_BYTES = 64                 # for IP_PKTINFO or IPV6_PKTINFO, and UDP_SEGMENT
+    PLACES = 256
     PADDING = 64                       # the most spaces after a reply, so that it is as long as its neighbours
     SEGMENTS_BYTES = 60_000            # the most that one send carries
+
+cdef struct Run:                       # replies to one address, which leave together
+    unsigned int first
+    unsigned int last
+    unsigned int segments
+    unsigned int place                 # of the first one in `out_places`
+    size_t size                        # of the longest
 
 cdef struct Context:
     mmsghdr incoming[BATCH]
@@ -91,7 +99,9 @@ cdef struct Context:
     mmsghdr outgoing[BATCH]            # one for each run of replies to one address
     iovec out_places[BATCH]
     char out_controls[BATCH][CONTROL_BYTES]
-    unsigned int firsts[BATCH]         # by run: its first datagram
+    Run runs[BATCH]                    # what `outgoing` is made of
+    unsigned int next[BATCH]           # by reply: the next one of its run
+    uint8_t run_places[PLACES]         # by hash of an address: the number of its latest run + 1
     unsigned int out_count
     unsigned int out_done
 
@@ -139,10 +149,13 @@ cdef class Batch:
         self, unsigned int i, const char* code, int64_t retry_ms, const uint8_t* address, int64_t mono_ns
     ) noexcept nogil
     cdef bint may_refuse(self, const uint8_t* address, int64_t mono_ns) noexcept nogil
-    cdef void prepare(self, unsigned int start, bint may_group) noexcept nogil
-    cdef bint is_run(self, unsigned int last, unsigned int i, size_t size, unsigned int segments) noexcept nogil
-    cdef void add_send(self, unsigned int first, unsigned int last, size_t size) noexcept nogil
+    cdef void prepare(self, bint may_group) noexcept nogil
+    cdef bint join(self, Run* run, unsigned int i) noexcept nogil
+    cdef void make_send(self, unsigned int at) noexcept nogil
+    cdef unsigned int places_before(self, unsigned int at) noexcept nogil
+    cdef void was_sent(self, unsigned int at) noexcept nogil
     cdef bint send(self, int64_t mono_ns) noexcept nogil
+    cdef void note_refusal(self, int64_t mono_ns) noexcept nogil
     cdef unsigned int replies_of(self, unsigned int number) noexcept nogil
     cdef int hand_over(self, list questions, int64_t received_ns) except -1
     cdef Question question_of(self, unsigned int i, int64_t received_ns)

@@ -30,6 +30,13 @@ cdef inline bint is_reflector(uint16_t port) noexcept nogil:
     )
 
 
+cdef inline unsigned int hash_name(const Name* name) noexcept nogil:
+    """Ports are enough to tell most clients of one moment apart."""
+    if name.any.sa_family == AF_INET:
+        return name.v4.sin_port ^ name.v4.sin_port >> 8
+    return name.v6.sin6_port ^ name.v6.sin6_port >> 8
+
+
 cdef inline void forget_interface(msghdr* message) noexcept nogil:
     """Let routing choose the way back; only our address stays as the datagram came to it."""
     cdef cmsghdr* control = CMSG_FIRSTHDR(message)
@@ -294,99 +301,115 @@ cdef class Batch:
 
     # -- send
 
-    cdef void prepare(self, unsigned int start, bint may_group) noexcept nogil:
-        """Line replies up. A run of them to one address can be one send, which the kernel cuts up (UDP_SEGMENT)."""
+    cdef void prepare(self, bint may_group) noexcept nogil:
+        """Line the replies up. Those to one address can be one send, which the kernel cuts up (UDP_SEGMENT)."""
         cdef Context* context = self.context
-        cdef unsigned int i, first = 0, segments = 0, last = 0
-        cdef size_t size = 0, length
+        cdef unsigned int i, at
+        cdef uint8_t* place
+        memset(context.run_places, 0, sizeof(context.run_places))
         context.out_count = context.out_done = 0
-        for i in range(start, self.was_received):
-            length = context.lengths[i]
-            if length == 0:
-                continue
-            if segments and not (may_group and self.is_run(last, i, size, segments)):
-                self.add_send(first, last, size)
-                segments = 0
-            if segments == 0:
-                first, size = i, 0
-            if length > size:
-                size = length
-            last = i
-            segments += 1
-        if segments:
-            self.add_send(first, last, size)
-
-    cdef bint is_run(self, unsigned int last, unsigned int i, size_t size, unsigned int segments) noexcept nogil:
-        """Whether a reply may go with those before it: to the same address, from the same, and about as long."""
-        cdef Context* context = self.context
-        cdef size_t length = context.lengths[i], longest = length if length > size else size
-        return (
-            context.proven[last] and context.proven[i]
-            and length + PADDING >= size and size + PADDING >= length
-            and longest * (segments + 1) <= SEGMENTS_BYTES
-            and context.incoming[i].msg_hdr.msg_namelen == context.incoming[last].msg_hdr.msg_namelen
-            and memcmp(&context.names[i], &context.names[last], context.incoming[i].msg_hdr.msg_namelen) == 0
-            and (
-                not self.tells_address
-                or (
-                    context.incoming[i].msg_hdr.msg_controllen == context.incoming[last].msg_hdr.msg_controllen
-                    and memcmp(
-                        context.controls[i], context.controls[last], context.incoming[i].msg_hdr.msg_controllen
-                    ) == 0
-                )
-            )
-        )
-
-    cdef void add_send(self, unsigned int first, unsigned int last, size_t size) noexcept nogil:
-        """Make one message of the replies from *first* to *last*, all but the last one *size* long."""
-        cdef Context* context = self.context
-        cdef unsigned int at = context.out_count, i
-        cdef msghdr* message = &context.outgoing[at].msg_hdr
-        cdef cmsghdr* control
-        cdef uint16_t segment = <uint16_t>size
-        cdef size_t control_bytes = 0
-        message.msg_name = &context.names[first]
-        message.msg_namelen = context.incoming[first].msg_hdr.msg_namelen
-        message.msg_iov = &context.out_places[first]
-        message.msg_iovlen = 0
-        message.msg_flags = 0
-        for i in range(first, last + 1):
+        for i in range(self.was_received):
             if context.lengths[i] == 0:
                 continue
-            if i != last:
-                memset(context.replies[i] + context.lengths[i], c" ", size - context.lengths[i])
-            context.out_places[first + message.msg_iovlen].iov_base = context.replies[i]
-            context.out_places[first + message.msg_iovlen].iov_len = size if i != last else context.lengths[i]
-            message.msg_iovlen += 1
+            place = &context.run_places[hash_name(&context.names[i]) & (PLACES - 1)]
+            if may_group and place[0] and self.join(&context.runs[place[0] - 1], i):
+                continue
+            at = context.out_count
+            context.runs[at].first = context.runs[at].last = i
+            context.runs[at].segments = 1
+            context.runs[at].size = context.lengths[i]
+            context.out_count += 1
+            place[0] = <uint8_t>context.out_count
+        for at in range(context.out_count):
+            self.make_send(at)
+
+    cdef bint join(self, Run* run, unsigned int i) noexcept nogil:
+        """Put a reply to those of a run if it goes to the same address, from the same, and is about as long."""
+        cdef Context* context = self.context
+        cdef const msghdr* ours = &context.incoming[i].msg_hdr
+        cdef const msghdr* theirs = &context.incoming[run.first].msg_hdr
+        cdef size_t length = context.lengths[i], size = length if length > run.size else run.size
+        if (
+            not context.proven[i] or not context.proven[run.first]
+            or size > context.lengths[run.first] + PADDING or size > length + PADDING
+            or size * (run.segments + 1) > SEGMENTS_BYTES
+            or ours.msg_namelen != theirs.msg_namelen
+            or memcmp(&context.names[i], &context.names[run.first], ours.msg_namelen) != 0
+        ):
+            return 0
+        if self.tells_address and (
+            ours.msg_controllen != theirs.msg_controllen
+            or memcmp(context.controls[i], context.controls[run.first], ours.msg_controllen) != 0
+        ):
+            return 0
+        context.next[run.last] = i
+        run.last = i
+        run.segments += 1
+        run.size = size
+        return 1
+
+    cdef void make_send(self, unsigned int at) noexcept nogil:
+        """Make one message of a run's replies, all but the last one as long as the longest."""
+        cdef Context* context = self.context
+        cdef const Run* run = &context.runs[at]
+        cdef msghdr* message = &context.outgoing[at].msg_hdr
+        cdef iovec* place = &context.out_places[self.places_before(at)]
+        cdef cmsghdr* control
+        cdef uint16_t size = <uint16_t>run.size
+        cdef size_t control_bytes = 0
+        cdef unsigned int i = run.first, segment
+        message.msg_name = &context.names[i]
+        message.msg_namelen = context.incoming[i].msg_hdr.msg_namelen
+        message.msg_iov = place
+        message.msg_iovlen = run.segments
+        for segment in range(run.segments):
+            place[segment].iov_base = context.replies[i]
+            place[segment].iov_len = context.lengths[i]
+            if segment + 1 < run.segments:
+                memset(context.replies[i] + context.lengths[i], c" ", run.size - context.lengths[i])
+                place[segment].iov_len = run.size
+                i = context.next[i]
         if self.tells_address:
-            control_bytes = context.incoming[first].msg_hdr.msg_controllen
-            memcpy(context.out_controls[at], context.controls[first], control_bytes)
+            control_bytes = context.incoming[run.first].msg_hdr.msg_controllen
+            memcpy(context.out_controls[at], context.controls[run.first], control_bytes)
         message.msg_control = context.out_controls[at]
-        if message.msg_iovlen > 1:
+        if run.segments > 1:
             control = <cmsghdr*>(context.out_controls[at] + control_bytes)
             control.cmsg_level, control.cmsg_type = SOL_UDP, UDP_SEGMENT
             control.cmsg_len = CMSG_LEN(sizeof(uint16_t))
-            memcpy(CMSG_DATA(control), &segment, sizeof(uint16_t))
+            memcpy(CMSG_DATA(control), &size, sizeof(uint16_t))
             control_bytes += CMSG_SPACE(sizeof(uint16_t))
         message.msg_controllen = control_bytes
-        context.firsts[at] = first
-        context.out_count += 1
+
+    cdef unsigned int places_before(self, unsigned int at) noexcept nogil:
+        """Where a run's part of `out_places` begins."""
+        cdef Run* runs = self.context.runs
+        runs[at].place = runs[at - 1].place + runs[at - 1].segments if at else 0
+        return runs[at].place
+
+    cdef void was_sent(self, unsigned int at) noexcept nogil:
+        """Count a run's replies, which then need not be sent again."""
+        cdef Context* context = self.context
+        cdef const Run* run = &context.runs[at]
+        cdef unsigned int i = run.first, segment
+        count(self.counters, counted.UDP_PACKETS_SENT, run.segments)
+        if run.segments > 1:
+            self.grouped += run.segments
+        for segment in range(run.segments):
+            context.lengths[i] = 0
+            i = context.next[i]
 
     cdef bint send(self, int64_t mono_ns) noexcept nogil:
         """Send what is lined up; 0 when the kernel takes no more for now, and the rest stays."""
         cdef Context* context = self.context
         cdef int sent, i
-        cdef size_t segments
         while context.out_done < context.out_count:
             sent = sendmmsg(
                 self.fd, &context.outgoing[context.out_done], context.out_count - context.out_done, MSG_DONTWAIT
             )
             if sent > 0:
                 for i in range(sent):
-                    segments = context.outgoing[context.out_done + i].msg_hdr.msg_iovlen
-                    count(self.counters, counted.UDP_PACKETS_SENT, segments)
-                    if segments > 1:
-                        self.grouped += segments
+                    self.was_sent(context.out_done + i)
                 context.out_done += sent
                 continue
             self.last_errno = errno
@@ -394,18 +417,23 @@ cdef class Batch:
                 continue
             if self.last_errno == EAGAIN:
                 return 0
-            segments = context.outgoing[context.out_done].msg_hdr.msg_iovlen
-            if segments > 1 and (
-                self.last_errno == EINVAL or self.last_errno == EIO or self.last_errno == EMSGSIZE
-                or self.last_errno == EOPNOTSUPP
-            ):
-                self.refused_groups += 1
-                self.ungrouped_until_ns = mono_ns + GROUPS_PAUSE_NS
-                self.prepare(context.firsts[context.out_done], 0)
-            else:
-                drop(self.counters, counted.DROPPED_UNSENT, segments)
-                context.out_done += 1
+            if context.runs[context.out_done].segments > 1:
+                self.note_refusal(mono_ns)
+                self.prepare(0)
+                continue
+            drop(self.counters, counted.DROPPED_UNSENT, 1)
+            context.lengths[context.runs[context.out_done].first] = 0
+            context.out_done += 1
         return 1
+
+    cdef void note_refusal(self, int64_t mono_ns) noexcept nogil:
+        """Send each reply by itself for a while where the kernel or the path can do no other."""
+        self.refused_groups += 1
+        if (
+            self.last_errno == EINVAL or self.last_errno == EIO or self.last_errno == EMSGSIZE
+            or self.last_errno == EOPNOTSUPP
+        ):
+            self.ungrouped_until_ns = mono_ns + GROUPS_PAUSE_NS
 
     # -- asyncio's side
 
@@ -413,7 +441,7 @@ cdef class Batch:
         cdef list questions = []
         cdef int64_t began_ns = 0
         cdef uint64_t wall_s
-        cdef unsigned int turn
+        cdef unsigned int turn, replies
         cdef int received
         if not self.resume():
             return questions
@@ -424,11 +452,11 @@ cdef class Batch:
                     began_ns = read_clock_ns(CLOCK_MONOTONIC)
                     wall_s = <uint64_t>read_clock_ns(CLOCK_REALTIME_COARSE) // SECOND_NS
                     self.answer_all(received, began_ns, wall_s)
-                    self.prepare(0, self.groups and began_ns >= self.ungrouped_until_ns)
+                    self.prepare(self.groups and began_ns >= self.ungrouped_until_ns)
+                    replies = self.replies_of(received)
                     self.send(began_ns)
                     note_latency(
-                        self.counters, counted.UDP_LATENCY, read_clock_ns(CLOCK_MONOTONIC) - began_ns,
-                        self.replies_of(received),
+                        self.counters, counted.UDP_LATENCY, read_clock_ns(CLOCK_MONOTONIC) - began_ns, replies
                     )
             if received < 0:
                 raise OSError(self.last_errno, strerror(self.last_errno).decode())
@@ -454,7 +482,7 @@ cdef class Batch:
         cdef Context* context = self.context
         cdef size_t left = 0
         while context.out_done < context.out_count:
-            left += context.outgoing[context.out_done].msg_hdr.msg_iovlen
+            left += context.runs[context.out_done].segments
             context.out_done += 1
         drop(self.counters, counted.DROPPED_UNSENT, left)
         return left
