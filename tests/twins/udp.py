@@ -146,9 +146,9 @@ class EngineTwin:
         return reply if self.limiter.lets_through(address, mono_ns) else Drop("limited")
 
     def judged(self, query: Query, address: bytes, mono_ns: int, wall_s: int) -> Refusal | None:
+        self.counts["udp_requests"] += 1
         if not self.gate.month(mono_ns):
             return Refusal("unavailable", query.id)
-        self.counts["udp_requests"] += 1
         verdict = self.gate.admit(query.key or b"", mono_ns, wall_s, SCOPE_PRICES, address)
         if verdict.code == Code.ADMITTED:
             return None
