@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from billing import keys
 from billing.admission import pack_address
@@ -35,7 +35,7 @@ TTL_MS = 13_000
 REFUSALS_PER_S, REFUSAL_BURST, NETWORKS, SECRET = 5, 3, 8, 0x1234_5678_9ABC_DEF0
 LOW_64 = (1 << 64) - 1
 
-Reply = bytes | tuple[object, ...] | None
+Reply: TypeAlias = bytes | Question | None
 
 
 def address_of(text: str) -> bytes:
@@ -141,11 +141,10 @@ class Engines:
         if reply is None or isinstance(reply, bytes):
             return reply
         demands = reply.exchange, reply.max_age_ms, reply.id, reply.request_bytes
-        return reply.asset, reply.assets, *demands
+        return Question(reply.asset, reply.assets, *demands)
 
     def by_twin(self, datagram: bytes, at: Circumstances = HOME) -> Reply:
-        reply = self.twin.respond(datagram, *at)
-        return tuple(reply) if isinstance(reply, Question) else reply
+        return self.twin.respond(datagram, *at)
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Give what the batch has counted, and for what reasons it has dropped."""

@@ -1,6 +1,6 @@
-"""Datagrams by chance, and two readers of each: `python -m tests.udp_engine.fuzz --count 10000000 --seed 1`.
+"""Datagrams by chance for the compiled modules and their twins: `python -m tests.udp_engine.fuzz --seed 2`.
 
-`--sanitize` builds the compiled reader with AddressSanitizer and UndefinedBehaviorSanitizer for the run.
+`--sanitize` builds the modules with AddressSanitizer and UndefinedBehaviorSanitizer for the run.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def compare(
 
 
 def kind_of(outcome: object) -> object:
-    """Name what a reader gave: the reason of a drop, or the first word."""
-    if isinstance(outcome, tuple):
+    """Name what a reader or an engine gave: the reason of a drop, or the first word; else its type."""
+    if type(outcome) is tuple:
         return outcome[1] if outcome[0] == "drop" else outcome[0]
     return type(outcome).__name__
 
@@ -271,13 +271,25 @@ def main(arguments: Sequence[str]) -> None:
         from tests.udp_engine.sanitized import run_sanitized  # needs a compiler
 
         sys.exit(run_sanitized(options.count, options.seed))
-    from udp_engine._datagram import parse as parse_native  # the run's own build
+    from tests.udp_engine.engines import (  # after what was built for this run
+        Engines,
+        both_by_chance,
+        compared,
+    )
+    from udp_engine._datagram import parse as parse_native
 
-    started_s = time.monotonic()
-    seen = compare(partial(by_native, parse_native), by_twin, options.count, options.seed)
-    took_s = time.monotonic() - started_s
-    print(f"{options.count:,} datagrams of seed {options.seed}, no disagreement, {took_s:.1f} s")  # noqa: T201
-    print(", ".join(f"{kind} {count:,}" for kind, count in seen.most_common()))  # noqa: T201
+    engines = Engines()
+    pairs = {
+        "read": (partial(by_native, parse_native), by_twin),
+        "answered": both_by_chance(engines, options.seed),
+    }
+    for verb, pair in pairs.items():
+        started_s = time.monotonic()
+        seen = compare(*pair, options.count, options.seed)
+        took_s = time.monotonic() - started_s
+        print(f"{options.count:,} datagrams of seed {options.seed} {verb} alike in {took_s:.1f} s:")  # noqa: T201
+        print(", ".join(f"{kind} {count:,}" for kind, count in seen.most_common()))  # noqa: T201
+    compared(engines)
 
 
 if __name__ == "__main__":

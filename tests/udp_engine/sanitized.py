@@ -1,4 +1,4 @@
-"""The compiled reader with AddressSanitizer and UndefinedBehaviorSanitizer, for a run of the fuzz."""
+"""The compiled modules with AddressSanitizer and UndefinedBehaviorSanitizer, for a run of the fuzz."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from Cython.Build import cythonize
 from setuptools import Distribution, Extension
 
 ROOT = Path(__file__).parents[2]
-MODULE = "udp_engine._datagram"
+MODULES = ("udp_engine._datagram", "udp_engine._batch")
 FLAGS = [
     "-O1",
     "-g",
@@ -22,13 +22,13 @@ FLAGS = [
     "-fno-sanitize-recover=undefined",
 ]
 
-# The built module takes the place of the installed one before anything can import that.
+# What was built takes the place of what is installed, before anything can import that.
 RUN = """
 import importlib.util, sys
-spec = importlib.util.spec_from_file_location({module!r}, {path!r})
-module = importlib.util.module_from_spec(spec)
-sys.modules[{module!r}] = module
-spec.loader.exec_module(module)
+for name, path in {paths!r}.items():
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
 from tests.udp_engine.fuzz import main
 main(sys.argv[1:])
 """
@@ -37,32 +37,33 @@ main(sys.argv[1:])
 def run_sanitized(count: int, seed: int) -> int:
     """Build, run the fuzz on what was built, and give its exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        path = build(Path(folder))
-        program = RUN.format(module=MODULE, path=str(path))
+        program = RUN.format(paths=build(Path(folder)))
         command = [sys.executable, "-c", program, "--count", str(count), "--seed", str(seed)]
         return subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode
 
 
-def build(folder: Path) -> Path:
-    """Compile the module into *folder*, where nothing else finds it."""
-    source = Path(*MODULE.split(".")).with_suffix(".pyx")
-    extension = Extension(
-        MODULE, [str(source)], include_dirs=[str(ROOT)], extra_compile_args=FLAGS, extra_link_args=FLAGS
-    )
+def build(folder: Path) -> dict[str, str]:
+    """Compile the modules into *folder*, where nothing else finds them, and say where each is."""
     inside = Path.cwd()
     os.chdir(ROOT)
     try:
-        distribution = Distribution(
-            {"ext_modules": cythonize([extension], build_dir=str(folder), language_level=3, quiet=True)}
+        modules = cythonize(
+            [extension(name) for name in MODULES], build_dir=str(folder), language_level=3, quiet=True
         )
-        command = distribution.get_command_obj("build_ext")
+        command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(folder / "built"), str(folder / "objects")
         command.ensure_finalized()
         command.run()
+        return {name: str((folder / "built" / command.get_ext_filename(name)).resolve()) for name in MODULES}
     finally:
         os.chdir(inside)
-    (path,) = (folder / "built").rglob("*.so")
-    return path
+
+
+def extension(name: str) -> Extension:
+    source = str(Path(*name.split(".")).with_suffix(".pyx"))
+    return Extension(
+        name, [source], include_dirs=[str(ROOT)], extra_compile_args=FLAGS, extra_link_args=FLAGS
+    )
 
 
 def environment() -> dict[str, str]:
