@@ -179,12 +179,17 @@ def figures(live: Live, catalogue: Catalogue) -> list[Figure]:
 
 
 def traffic_figures(lately: Rates, since_reset: Rates) -> list[Figure]:
-    """Sum up what is answered now, and what was lost since somebody reset the counts."""
+    """Sum up what is answered now, and from where and what was lost since somebody reset the counts."""
     dropped = since_reset.counters["udp_packets_dropped"]
     reasons = [f"{loss.count:,} {name}" for name, loss in since_reset.drops.items() if loss.count]
     note = ", ".join(reasons) or "since the last reset"
     speeds = [_speed(protocol, lately) for protocol in LATENCY_NAMES]
-    return [*speeds, Figure("udp_dropped", "Datagrams dropped", f"{dropped:,}", note)]
+    hits = {
+        tier: "–" if share is None else f"{share:.3g} %" for tier, share in since_reset.hit_percent.items()
+    }
+    below = f"tier 2: {hits['tier2']}, neither: {hits['miss']}"
+    tier1 = Figure("tier1_percent", "Prices from the board", hits["tier1"], below)
+    return [*speeds, tier1, Figure("udp_dropped", "Datagrams dropped", f"{dropped:,}", note)]
 
 
 def _speed(protocol: str, rates: Rates) -> Figure:

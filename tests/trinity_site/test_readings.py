@@ -11,7 +11,14 @@ from exchanges.live import read_live
 from pricing._board import BoardWriter
 from pricing.catalogue import AssetInfo, Catalogue, ListingInfo, PublicView
 from pricing.parameters import Parameters
-from telemetry._counters import DROPPED_EMPTY, DROPPED_KERNEL, HTTP_LATENCY, UDP_LATENCY
+from telemetry._counters import (
+    CACHE_MISSES,
+    DROPPED_EMPTY,
+    DROPPED_KERNEL,
+    HTTP_LATENCY,
+    SYNCMAP_HITS,
+    UDP_LATENCY,
+)
 from tests.exchanges.boards import NOW_NS, WALL_NS, make_board, write_price
 from tests.telemetry.counted import CountedNode
 from tests.trinity_site.pages import board_of, catalogue_of
@@ -260,6 +267,14 @@ def test_traffic_is_told_by_protocol_with_what_99_percent_were_within(tmp_path: 
     http, udp = figures["http_per_s"], figures["udp_per_s"]
     assert (http.title, http.text, http.note) == ("HTTP answers per second", "3.6", "99 % within 30.7 µs")
     assert (udp.text, udp.note) == ("5,000", "99 % within 2.1 ms")
+
+
+def test_share_of_the_board_is_told_with_those_of_the_others(tmp_path: Path) -> None:
+    node = CountedNode(tmp_path)
+    assert traffic_of(node, 1)["tier1_percent"][2:4] == ("–", "tier 2: –, neither: –")
+    node.worker().add(SYNCMAP_HITS, 9_991)
+    node.worker().add(CACHE_MISSES, 9)
+    assert traffic_of(node, 1)["tier1_percent"][2:4] == ("99.9 %", "tier 2: 0 %, neither: 0.09 %")
 
 
 def test_drops_are_told_by_reason_where_there_are_any(tmp_path: Path) -> None:
