@@ -8,7 +8,7 @@ class Finder:
     """Finds fresh prices that may be told, for compiled modules. One per process, for one thread."""
 
     def __init__(self, board: BoardReader, *, ttl_ms: int, label: str) -> None:
-        """*label* is what an answer says between a price and its time, with `{quote}`, `{source}`, `{exchange}`."""
+        """*label*: an answer's words between price and time, with `{quote}`, `{source}`, `{exchange}`."""
 
     def follow(self, listed: Mapping[str, Iterable[str]]) -> None:
         """Find from now on these assets alone, each at the exchanges named."""

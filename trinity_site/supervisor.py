@@ -94,12 +94,13 @@ class Keeper:
     def __init__(self, service: Service, write: Callable[[str, str], None], life: Life | None = None) -> None:
         self.service = service
         self.life = life or Life()
-        self.ready = asyncio.Event()  # set by the first process that became ready, and left so
+        self.ready = asyncio.Event()  # set by each process that becomes ready, cleared by `replace`
         self.process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._asked: signal.Signals | None = None  # the strongest that anybody asked for
         self._ended = asyncio.Event()
         self._write = write
+        self._replacing = False
 
     async def keep(self) -> None:
         """Run the service again and again until it is stopped. Raises nothing but cancellation."""
@@ -108,6 +109,9 @@ class Keeper:
                 ending = await self._run_once()
                 if self._stopping.is_set():
                     break
+                if self._replacing:
+                    self._replacing = False
+                    continue
                 delay_s = self.life.died(time.monotonic())
                 logger.error("%s %s; starting it again in %.1f s", self.service.name, ending, delay_s)
                 await happens(self._stopping, delay_s)
@@ -122,6 +126,25 @@ class Keeper:
             logger.error("%s did not stop within %.0f s: killing it", self.service.name, self.service.grace_s)
             self.kill()
             await self._ended.wait()
+
+    async def replace(self) -> None:
+        """End the process in order, and wait until another one in its place is ready or the node stops.
+
+        What came meanwhile waits in the socket, which is the supervisor's.
+        """
+        old = self.process
+        if old is None or old.returncode is not None:
+            return  # it is being started again anyway
+        self.ready.clear()
+        self._replacing = True
+        self._signal(self.service.stop_signal)
+        try:
+            async with asyncio.timeout(self.service.grace_s):
+                await old.wait()
+        except TimeoutError:
+            logger.error("%s did not stop within %.0f s: killing it", self.service.name, self.service.grace_s)
+            self._signal(signal.SIGKILL)
+        await first_of(self.ready, self._stopping, timeout_s=START_S)
 
     def kill(self) -> None:
         self._ask(signal.SIGKILL)
@@ -220,6 +243,14 @@ class Supervisor:
             await stop.wait()
             for keeper in reversed(started):
                 await keeper.stop()
+
+    async def roll(self) -> None:
+        """Replace every process whose socket outlives it, one after another."""
+        for keeper in self.keepers:
+            if keeper.service.rolls:
+                await keeper.replace()
+                state = "is back" if keeper.ready.is_set() else "is not ready yet"
+                logger.info("%s was replaced and %s", keeper.service.name, state)
 
     def kill(self) -> None:
         """End every process at once, without grace."""

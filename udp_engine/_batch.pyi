@@ -41,8 +41,8 @@ class Batch:
         """*finder*'s label must be `LABEL` of udp_engine.wire.
 
         *budget*: batches of 64 that one `drain` answers at most. *own*: the socket's address in 16 bytes and
-        its port, where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one address
-        may be one send. A network, /24 or /64, gets *refusals_per_s* refusals and at most *refusal_burst* at
+        its port, where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one
+        address may be one send. A network, /24 or /64, gets *refusals_per_s* refusals and at most *refusal_burst* at
         once; there are buckets for so many *networks* (a power of two; those that share one share its
         refusals), chosen with *secret*.
         """
@@ -67,7 +67,7 @@ class Batch:
     def respond(
         self, datagram: bytes, address: bytes, port: int, mono_ns: int, wall_s: int
     ) -> bytes | Question | None:
-        """Answer one datagram without the socket, at the times given: for tests. Nothing is counted as sent."""
+        """Answer one datagram without the socket, at the times given: for tests. Nothing counts as sent."""
 
     @property
     def grouped(self) -> int:

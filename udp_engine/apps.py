@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class UdpEngineConfig(AppConfig):
     name = "udp_engine"
     verbose_name = "UDP engine"
+
+    def ready(self) -> None:
+        from udp_engine import checks  # noqa: F401 (registers them)

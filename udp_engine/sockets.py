@@ -66,7 +66,7 @@ def enlarge(opened: socket.socket, wanted_bytes: int) -> Buffers:
 
 
 def buffers(opened: socket.socket) -> Buffers:
-    """Read the sizes back. The kernel doubles what it is asked for, to have room for its own books, and says so."""
+    """Read the sizes back. The kernel doubles what it is asked for, for its own books, and tells that."""
     return Buffers(
         opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2,
         opened.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2,

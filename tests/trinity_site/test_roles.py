@@ -1,7 +1,8 @@
 """What a node runs."""
 
+import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from telemetry._counters import MAX_WORKERS
 from trinity_site import roles
 from trinity_site.roles import node_services
 from trinity_site.supervisor import Service
+from udp_engine.sockets import open_socket
 
 
 @pytest.fixture
@@ -20,15 +22,19 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield http, health
 
 
-def services_of(sockets: tuple[socket.socket, socket.socket], **changes: object) -> dict[str, Service]:
+def services_of(
+    sockets: tuple[socket.socket, socket.socket], udp: Sequence[socket.socket] = (), **changes: object
+) -> dict[str, Service]:
     chosen: dict[str, Any] = {
         "BASE_DIR": Path("/srv"),
         "TRINITY_SIMULATOR_URL": "",
         "TRINITY_HTTP_WORKERS": 1,
+        "TRINITY_UDP_PINNED": False,
+        "TRINITY_CORES": [0, 1],
     }
     settings: Any = SimpleNamespace(**chosen | changes)
     http, health = sockets
-    return {one.name: one for one in node_services(settings, http=http, health=health)}
+    return {one.name: one for one in node_services(settings, http=http, health=health, udp=udp)}
 
 
 def test_feeds_and_keyring_start_before_the_workers(sockets: Any) -> None:
@@ -53,8 +59,36 @@ def test_workers_inherit_both_sockets_and_learn_their_ports(sockets: Any) -> Non
 
 
 def test_every_process_counts_in_a_row_of_its_own(sockets: Any) -> None:
-    most = services_of(sockets, TRINITY_HTTP_WORKERS=MAX_WORKERS - 2)
-    rows = [int(one.command[-1]) for name, one in most.items() if name.startswith("http")]
+    with contextlib.ExitStack() as stack:
+        udp = [stack.enter_context(open_socket("127.0.0.1", 0)) for _ in range(31)]
+        most = services_of(sockets, udp, TRINITY_HTTP_WORKERS=31)
+    rows = [int(row_of(one)) for one in most.values() if "--row" in one.command]
     everyone = [roles.FEEDS_ROW, *rows, roles.DEVELOPMENT_ROW]
+    assert len(rows) == 62
     assert len(set(everyone)) == len(everyone)
     assert max(everyone) < MAX_WORKERS
+
+
+def row_of(service: Service) -> str:
+    return service.command[service.command.index("--row") + 1]
+
+
+def test_udp_workers_inherit_a_socket_each_and_share_their_limits(sockets: Any) -> None:
+    with open_socket("127.0.0.1", 0) as first, open_socket("127.0.0.1", 0) as second:
+        services = services_of(sockets, [first, second])
+        assert [services[name].descriptors for name in ("udp-1", "udp-2")] == [
+            (first.fileno(),),
+            (second.fileno(),),
+        ]
+        assert all(services[name].command[-2:] == ("--workers", "2") for name in ("udp-1", "udp-2"))
+
+
+def test_pinned_udp_workers_take_the_cores_in_turn(sockets: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        udp = [stack.enter_context(open_socket("127.0.0.1", 0)) for _ in range(3)]
+        services = services_of(sockets, udp, TRINITY_UDP_PINNED=True, TRINITY_CORES=[2, 5])
+    assert [services[f"udp-{number}"].command[-2:] for number in (1, 2, 3)] == [
+        ("--cpu", "2"),
+        ("--cpu", "5"),
+        ("--cpu", "2"),
+    ]
