@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,6 +35,11 @@ def test_every_counter_and_reason_has_a_meaning() -> None:
     assert tuple(MEANINGS) == NAMES
     assert tuple(REASON_MEANINGS) == DROP_REASONS
     assert set(NAMES) >= GAUGES
+
+
+def test_operators_can_look_every_counter_and_reason_up() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert [name for name in (*NAMES, *DROP_REASONS) if f"`{name}`" not in document] == []
 
 
 def test_requests_a_second_by_protocol() -> None:
