@@ -35,7 +35,10 @@ class Pool:
     """Sockets to one address, spread evenly over processes."""
 
     def __init__(self, making: Making, processes: int = 1) -> None:
-        """Start the processes. What a Load is made from, and the key in it, travels through a pipe."""
+        """Start the processes. What a Load is made from, and the key in it, travels through a pipe.
+
+        Raises OSError, and ValueError where no Load can be made from it.
+        """
         spawn = get_context("spawn")  # no fork: who starts this may have threads
         self._pipes: list[Connection] = []
         self._processes = []
@@ -46,7 +49,11 @@ class Pool:
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
-        self._tell([("make", making)] * processes)
+        try:
+            self._tell([("make", making)] * processes)
+        except (OSError, ValueError):
+            self.close()
+            raise
 
     def grow(self, sockets: int) -> None:
         """Have so many sockets open, and connected where they connect. Raises OSError."""
@@ -58,7 +65,7 @@ class Pool:
             pipe.send(("run", (seconds, rate / len(self._pipes))))
         latest: dict[Connection, Reading] = {}
         busy, stopped = set(self._pipes), False
-        failures: list[OSError] = []
+        failures: list[Exception] = []
         while busy:
             ready = wait(list(busy), LOOK_S)
             for pipe in [pipe for pipe in busy if pipe in ready]:
@@ -92,14 +99,14 @@ class Pool:
             pipe.send(command)
         answers = [receive(pipe) for pipe in self._pipes]
         for answer in answers:
-            if isinstance(answer, OSError):
+            if isinstance(answer, Exception):
                 raise answer
 
 
-def receive(pipe: Connection) -> Reading | OSError | None:
+def receive(pipe: Connection) -> Reading | OSError | ValueError | None:
     """Return what a process says: how far it is, or that a command is done, well or not."""
     try:
-        said: Reading | OSError | None = pipe.recv()
+        said: Reading | OSError | ValueError | None = pipe.recv()
     except EOFError:
         return OSError(EPIPE, "a process of the load has ended")
     return said
@@ -141,7 +148,12 @@ def serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other side decides
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _, making = pipe.recv()
-        with contextlib.closing(make(making)) as load:
+        try:
+            load = make(making)
+        except (OSError, ValueError) as error:
+            pipe.send(error)
+            return
+        with contextlib.closing(load):
             pipe.send(None)
             while True:
                 command, argument = pipe.recv()

@@ -139,11 +139,10 @@ def document(run: Run) -> dict[str, object]:
 
 def page(run: Run, template: str) -> str:
     """Fill *template*. The page needs nothing but itself: no script, no font, no picture from elsewhere."""
-    best = max((level.per_second for level in run.levels), default=0.0)
+    best = max(run.levels, key=lambda level: level.per_second, default=None)
     sent = sum(level.sent for level in run.levels)
     answered = sum(level.answered for level in run.levels)
     wanted = sent + sum(level.unsent for level in run.levels)
-    tail = min((level.p99_us for level in run.levels if level.answered), default=0.0)
     facts = {
         "protocol": run.protocol.upper(),
         "target": run.target,
@@ -152,10 +151,10 @@ def page(run: Run, template: str) -> str:
         "command": run.command,
         "verdict": "Every request was answered" if run.is_clean else "Not every request was answered",
         "success": percent(answered / wanted if wanted else 0.0),
-        "best": f"{best:,.0f}",
+        "best": f"{best.per_second:,.0f}" if best else "–",
         "sent": f"{sent:,}",
         "missing": f"{wanted - answered:,}",
-        "tail": duration(tail),
+        "tail": duration(best.p99_us) if best else "–",
         "most": f"{max((level.concurrent for level in run.levels), default=0):,}",
     }
     parts = {
