@@ -456,6 +456,35 @@ def test_figures_change_without_asking_for_the_page_again(operator: Visitor) -> 
     assert "document" not in asked  # a list that has changed is fetched; figures come by themselves
 
 
+def test_traffic_is_told_in_the_command_centre_while_it_goes_on(operator: Visitor, node: Node) -> None:
+    speed = operator.page.locator("[data-kpi=http_per_s]")
+
+    def is_told() -> bool:
+        node.get("/price?asset=BTC")
+        return float(speed.inner_text().replace(",", "").replace("–", "0")) > 1
+
+    wait_until(is_told, speed.inner_text)
+    expect(operator.page.locator("[data-kpi-note=http_per_s]")).to_have_text(re.compile(r"^99 % within .+s$"))
+
+
+RESET = """async (token) => {
+    const headers = token ? { "X-CSRFToken": token } : {};
+    return (await fetch("/admin/stress-reset", { headers })).status;
+}"""
+
+
+def test_statistics_begin_anew_for_whom_the_page_has_given_a_token(operator: Visitor, node: Node) -> None:
+    """A picture on another site can make a browser ask with its session, but it has no token."""
+    since = "async () => (await (await fetch('/admin/stress-stats')).json()).since"
+    before = operator.page.evaluate(since)
+    assert operator.page.evaluate(RESET, "") == 403
+    assert operator.page.evaluate(since) == before
+    token = operator.page.locator("[name=csrfmiddlewaretoken]").first.input_value()
+    assert operator.page.evaluate(RESET, token) == 200
+    afterwards = {operator.page.evaluate(since) for _ in range(20)}  # whichever worker answers
+    assert len(afterwards) == 1 and before not in afterwards
+
+
 def test_refused_ticks_are_explained_on_the_page_of_their_feed(
     operator: Visitor, simulator: SimulatorControl
 ) -> None:
