@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
@@ -18,6 +20,7 @@ from pricing.protocol import shorten
 from trinity_site.readings import headline, shown_assets
 from trinity_site.reference import Reference, make_reference
 from trinity_site.runtime import Runtime
+from trinity_site.udp_reference import UdpReference, make_udp_reference
 
 STATE_WORDS = {"live": "live", "delayed": "delayed", "silent": "no data"}
 
@@ -61,7 +64,7 @@ async def status(request: HttpRequest) -> HttpResponse:
 @require_safe
 async def docs(request: HttpRequest) -> HttpResponse:
     """Show the documentation, with commands that ask this very node."""
-    return page(request, "docs", {"reference": reference_of(site_of(request))})
+    return page(request, "docs", {"reference": reference_of(site_of(request)), "udp": udp_of(request)})
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -100,6 +103,14 @@ def site_of(request: HttpRequest) -> str:
 @lru_cache(maxsize=8)  # a node has few names; Host is checked before it gets here
 def reference_of(site: str) -> Reference:
     return make_reference(openapi.document(), site, PROBLEMS)
+
+
+def udp_of(request: HttpRequest) -> UdpReference | None:
+    """Describe the UDP interface under the name by which the page was asked for; None where there is none."""
+    if not settings.TRINITY_UDP_WORKERS:
+        return None
+    host = urlsplit(site_of(request)).hostname or ""
+    return make_udp_reference(host, settings.TRINITY_UDP_PORT)
 
 
 def runtime_of(request: HttpRequest) -> Runtime | None:

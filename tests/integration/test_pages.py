@@ -16,6 +16,7 @@ from tests.clients import StatefulClient
 from tests.exchanges.boards import write_price
 from tests.trinity_site.pages import board_of, catalogue_of, runtime_of
 from trinity_site import views
+from udp_engine.wire import CODES
 
 PAGES = ("/", "/docs", "/status")
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -120,6 +121,16 @@ async def test_documentation_has_every_path_and_a_place_for_every_problem() -> N
         assert f"&#x27;http://testserver{path}" in text
     for code in PROBLEMS:
         assert f'id="{code}"' in text  # where a problem's "type" points
+
+
+async def test_documentation_tells_how_to_ask_over_udp(settings: Any) -> None:
+    settings.TRINITY_UDP_PORT, settings.TRINITY_UDP_WORKERS = 2690, 1
+    text = await text_of("/docs")
+    assert "/dev/udp/testserver/2690" in text
+    for code in CODES:
+        assert f"<code>{code}</code></th>" in text
+    settings.TRINITY_UDP_WORKERS = 0
+    assert "/dev/udp" not in await text_of("/docs")
 
 
 @pytest.mark.parametrize("simulated", ["", "http://127.0.0.1:8090"])
