@@ -24,7 +24,7 @@ def listen(host: str, port: int, variable: str, command: str) -> socket.socket:
 
 def listen_udp(settings: LazySettings, count: int, command: str) -> list[socket.socket]:
     """Bind *count* sockets that share the UDP port, with large buffers; CommandError when that cannot be."""
-    host, port = settings.TRINITY_BIND, settings.TRINITY_UDP_PORT
+    host, port = settings.TRINITY_UDP_BIND or settings.TRINITY_BIND, settings.TRINITY_UDP_PORT
     try:
         opened = open_sockets(host, port, count)
     except OSError as error:

@@ -22,6 +22,7 @@ TRINITY_BIND = env.text("TRINITY_BIND", "127.0.0.1")
 TRINITY_HTTP_PORT = env.port("TRINITY_HTTP_PORT", 8080)
 TRINITY_HEALTH_PORT = env.port("TRINITY_HEALTH_PORT", 8081)
 TRINITY_HTTP_WORKERS = env.integer("TRINITY_HTTP_WORKERS", 2, least=1, most=31)
+TRINITY_UDP_BIND = env.text("TRINITY_UDP_BIND", "")  # unset: TRINITY_BIND
 TRINITY_UDP_PORT = env.port("TRINITY_UDP_PORT", 2679)
 TRINITY_CORES = sorted(os.sched_getaffinity(0))
 # One for each core; 0: this node answers nothing over UDP.
