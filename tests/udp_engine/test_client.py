@@ -34,13 +34,16 @@ from udp_engine.wire import CODES, MAX_DATAGRAM_BYTES, Failure, Price, Prices, r
 KEY = "tb_live_secretsecretsecretsecretsecretse1CHECK"
 QUICK = Retry(total_s=0.4, attempts=3)
 PATIENT = QUICK._replace(waits_for_turn=True)
-NEVER: Respond = lambda datagram, address: ()  # noqa: E731  # a server that is silent
 
 Ask = Callable[..., Any]
 
 
 def price(asset: str = "BTC") -> Price:
     return Price(asset, "67123.450", "USD", "coinbase-ws", 1_763_816_400_123, 42, 1)
+
+
+def silent(datagram: bytes, address: object) -> list[bytes]:
+    return []
 
 
 def id_of(datagram: bytes) -> str:
@@ -159,7 +162,7 @@ def test_datagram_of_somebody_else_is_not_heard(ask: Ask) -> None:
 
 def test_silence_ends_after_the_time_and_the_attempts(ask: Ask) -> None:
     begun_s = time.monotonic()
-    with serving(NEVER) as server, pytest.raises(NoAnswer) as failure:
+    with serving(silent) as server, pytest.raises(NoAnswer) as failure:
         ask(server, "price", "BTC")
     assert 0.35 < time.monotonic() - begun_s < 5
     assert (failure.value.attempts, len(server.datagrams)) == (3, 3)
@@ -167,7 +170,7 @@ def test_silence_ends_after_the_time_and_the_attempts(ask: Ask) -> None:
 
 
 def test_nobody_there_is_silence_with_its_cause(ask: Ask) -> None:
-    with serving(NEVER) as server:
+    with serving(silent) as server:
         pass
     with pytest.raises(NoAnswer) as failure:
         ask(server, "price", "BTC")
@@ -175,7 +178,7 @@ def test_nobody_there_is_silence_with_its_cause(ask: Ask) -> None:
 
 
 def test_server_that_comes_back_is_heard() -> None:
-    with serving(NEVER) as gone:
+    with serving(silent) as gone:
         pass
     retry = Retry(total_s=10, attempts=8)
     with PriceClient("127.0.0.1", gone.port, key=KEY, retry=retry) as client:
@@ -184,6 +187,7 @@ def test_server_that_comes_back_is_heard() -> None:
         def come_back() -> None:
             opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             back.append(opened)
+            opened.settimeout(10)
             opened.bind(("127.0.0.1", gone.port))
             datagram, address = opened.recvfrom(2_000)
             opened.sendto(told(datagram, price()), address)
@@ -308,7 +312,7 @@ def test_server_that_tells_of_other_assets_forever_is_left(ask: Ask) -> None:
 
 
 def test_none_are_not_asked_for(ask: Ask) -> None:
-    with serving(NEVER) as server:
+    with serving(silent) as server:
         assert ask(server, "prices", []) == {}
     assert not server.datagrams
 
@@ -322,7 +326,7 @@ def test_key_is_in_no_text(ask: Ask) -> None:
     assert repr(sync) == "PriceClient('127.0.0.1', 9)"
     assert repr(AsyncPriceClient("127.0.0.1", 9, key=KEY)) == "AsyncPriceClient('127.0.0.1', 9)"
     texts = []
-    with serving(NEVER) as server:
+    with serving(silent) as server:
         for wanted in ("BTC", "B" * 2_000):
             with pytest.raises((NoAnswer, RequestTooLarge)) as failure:
                 ask(server, "price", wanted, retry=Retry(0.01, 1))
@@ -356,7 +360,7 @@ async def test_many_questions_are_in_flight_at_once() -> None:
 
 async def test_no_more_are_in_flight_than_there_is_room() -> None:
     retry = Retry(total_s=0.3, attempts=1)
-    with serving(NEVER) as server:
+    with serving(silent) as server:
         async with AsyncPriceClient("127.0.0.1", server.port, key=KEY, retry=retry, in_flight=2) as client:
             asked = [asyncio.create_task(client.price("BTC")) for _ in range(3)]
             await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
@@ -367,7 +371,7 @@ async def test_no_more_are_in_flight_than_there_is_room() -> None:
 
 
 async def test_closing_ends_what_still_waits() -> None:
-    with serving(NEVER) as server:
+    with serving(silent) as server:
         client = AsyncPriceClient("127.0.0.1", server.port, key=KEY, retry=Retry(60, 1))
         with pytest.raises(ClientClosed):
             await client.price("BTC")
@@ -383,7 +387,7 @@ async def test_closing_ends_what_still_waits() -> None:
 
 
 async def test_cancelled_question_leaves_nothing_behind() -> None:
-    with serving(NEVER) as server:
+    with serving(silent) as server:
         async with AsyncPriceClient("127.0.0.1", server.port, key=KEY, in_flight=1) as client:
             asked = asyncio.create_task(client.price("BTC"))
             await arrived(server)
