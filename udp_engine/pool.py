@@ -55,6 +55,10 @@ class Pool:
             self.close()
             raise
 
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes if process.pid]
+
     def grow(self, sockets: int) -> None:
         """Have so many sockets open, and connected where they connect. Raises OSError."""
         self._tell([("grow", share) for share in shares(sockets, len(self._pipes))])
@@ -107,7 +111,7 @@ def receive(pipe: Connection) -> Reading | OSError | ValueError | None:
     """Return what a process says: how far it is, or that a command is done, well or not."""
     try:
         said: Reading | OSError | ValueError | None = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         return OSError(EPIPE, "a process of the load has ended")
     return said
 

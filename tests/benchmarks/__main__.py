@@ -16,7 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.benchmarks import bench_frames, bench_http, bench_keys, bench_socket, bench_visible
+from tests.benchmarks import (
+    bench_frames,
+    bench_http,
+    bench_keys,
+    bench_levels,
+    bench_socket,
+    bench_udp,
+    bench_visible,
+)
+from udp_engine.report import Level, row
+from udp_engine.stress import LEVELS
 
 TEMPLATE = Path(__file__).parent / "report.md"
 REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
@@ -31,10 +41,30 @@ class Size(NamedTuple):
     seconds: int
     rounds: int
     keys: int
+    assets: int
+    levels: tuple[int, ...]
 
 
-FULL = Size(frames=20_000, socket_frames=200_000, trades=2_000, seconds=3, rounds=5, keys=1_000_000)
-QUICK = Size(frames=2_000, socket_frames=20_000, trades=100, seconds=1, rounds=1, keys=1_000)
+FULL = Size(
+    frames=20_000,
+    socket_frames=200_000,
+    trades=2_000,
+    seconds=3,
+    rounds=5,
+    keys=1_000_000,
+    assets=10_000,
+    levels=LEVELS,
+)
+QUICK = Size(
+    frames=2_000,
+    socket_frames=20_000,
+    trades=100,
+    seconds=1,
+    rounds=1,
+    keys=1_000,
+    assets=500,
+    levels=(30, 500),
+)
 
 
 def _command(name: str, *arguments: object) -> Any:  # Any: the JSON of a command
@@ -53,6 +83,10 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
     "keys": lambda size: bench_keys.measure(
         counts=[10, size.keys], seconds=size.seconds, rounds=size.rounds + 2
     ),
+    "udp": lambda size: bench_udp.measure(
+        seconds=size.seconds, rounds=size.rounds, key_count=size.keys, asset_count=size.assets
+    ),
+    "levels": lambda size: bench_levels.measure(seconds=size.seconds, levels=size.levels),
 }
 
 
@@ -90,6 +124,8 @@ def report(results: dict[str, Any]) -> str:
         ),
         http="\n".join(_http_lines(results["http"])),
         keys="\n".join(_keys_lines(results["keys"])),
+        udp="\n".join(_udp_lines(results["udp"])),
+        levels="\n".join(_level_row(level) for level in results["levels"]["levels"]),
     )
 
 
@@ -146,6 +182,42 @@ def _http_lines(http: dict[str, Any]) -> list[str]:
         "",
         f"Ratio to nginx {http['ratio_to_limit']}, to Go {http['ratio_to_go']}.",
     ]
+
+
+def _udp_lines(udp: dict[str, Any]) -> list[str]:
+    if "skipped" in udp:
+        return [f"Not measured: {udp['skipped']}."]
+    clients = [_udp_row(window, report) for window, report in udp["clients"].items()]
+    counts = ("keys", "assets", "answers_per_s")
+    sizes = [
+        _row([*(f"{one[name]:,}" for name in counts), one["cpu_us_per_answer"]])
+        for one in udp["rows"]["sizes"]
+    ]
+    return [
+        "| in flight on a socket | ours | limit | Go | to limit | to Go | answers per second | p99 |",
+        "|---|---|---|---|---|---|---|---|",
+        *clients,
+        "",
+        "Two workers in one run, 8 in flight; each request has another key and another asset.",
+        "",
+        "| keys in the gate | assets | answers per second | CPU µs per answer |",
+        "|---|---|---|---|",
+        *sizes,
+        "",
+        f"Ratio {udp['rows']['ratio']}.",
+    ]
+
+
+def _udp_row(window: str, report: dict[str, Any]) -> str:
+    cost, runs = report["cpu_us_per_answer"], report["runs"]["ours"]
+    middle = sorted(runs, key=lambda run: run["rps"])[len(runs) // 2]
+    costs = [f"{cost[name]:.2f}" if name in cost else "–" for name in ("ours", "limit", "go")]
+    ratios = [report["ratio_to_limit"], report["ratio_to_go"] or "–"]
+    return _row([window, *costs, *ratios, f"{middle['rps']:,.0f}", f"{middle['p99_us'] / 1000:.2f} ms"])
+
+
+def _level_row(level: dict[str, Any]) -> str:
+    return _row(row(Level(**{name: level[name] for name in Level.__dataclass_fields__})))
 
 
 _PEERS = (

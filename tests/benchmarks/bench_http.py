@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ def measure(*, seconds: int, rounds: int, connections: int) -> dict[str, Any]:
 
 
 class fresh_price:  # reads as a context manager
-    """Writes BTC to the board ten times a second, as a feed process would."""
+    """Writes prices to the board ten times a second, as a feed process would."""
 
-    def __init__(self, node: BenchNode) -> None:
+    def __init__(self, node: BenchNode, assets: Sequence[str] = ("BTC",)) -> None:
         self._node = node
+        self._assets = assets
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fresh price")
 
@@ -56,13 +58,16 @@ class fresh_price:  # reads as a context manager
     def _run(self) -> None:
         from trinity_site.shared_memory import open_board_writer
 
-        with open_board_writer("Bench", self._node.folder, slots=4096) as board:
+        slots = int(self._node.environment.get("TRINITY_BOARD_SLOTS", "4096"))
+        with open_board_writer("Bench", self._node.folder, slots=slots) as board:
             board.set_exchange("coinbase", source="coinbase-ws", quote="USD")
-            slot = board.place("BTC", "coinbase")
-            board.set_home("BTC", "coinbase")
+            places = [board.place(asset, "coinbase") for asset in self._assets]
+            for asset in self._assets:
+                board.set_home(asset, "coinbase")
             while not self._stop.wait(0.1):
                 now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
-                board.write(slot, "67123.45", now_ns - 42_000_000, now_ns, mono_ns)
+                for place in places:
+                    board.write(place, "67123.45", now_ns - 42_000_000, now_ns, mono_ns)
                 board.beat(mono_ns)
 
 

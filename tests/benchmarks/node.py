@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from udp_engine.wire import build_request
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 30
 PLAN = """
@@ -24,8 +26,8 @@ save_plan(name="bench", columns={"title": "Bench", "price": 0, **limits}, author
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(type=kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
@@ -36,6 +38,7 @@ class BenchNode:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.http_port, self.health_port = free_port(), free_port()
+        self.udp_port = free_port(socket.SOCK_DGRAM)
         self.environment = {
             **{
                 name: value
@@ -47,6 +50,7 @@ class BenchNode:
             "CLUSTER_NODE": "Bench",
             "TRINITY_HTTP_PORT": str(self.http_port),
             "TRINITY_HEALTH_PORT": str(self.health_port),
+            "TRINITY_UDP_PORT": str(self.udp_port),
             "TRINITY_ALLOW_LOOPBACK_EXCHANGES": "1",
             "TRINITY_LOG_LEVEL": "WARNING",
             "DATABASE_URL": "",
@@ -84,6 +88,20 @@ class BenchNode:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    def wait_for_udp(self, key: str, asset: str = "BTC") -> None:
+        """Wait until a price comes back; a refusal is one more reason to wait."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        reply = b""
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(0.2)
+            client.connect(("127.0.0.1", self.udp_port))
+            while b'"price":' not in reply:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no price over UDP, only {reply!r}")
+                with contextlib.suppress(OSError):
+                    client.send(build_request(asset, key, id="1"))
+                    reply = client.recv(2_048)
 
     def close(self) -> None:
         for process in reversed(self._processes):
