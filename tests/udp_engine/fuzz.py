@@ -50,7 +50,8 @@ ODD_VALUES = (
 TOKENS = (
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\n", b"\0", b"\x1f", b"\x7f"),
     *(b"-", b"0", b"e", b".", b"00", b"1e400", b"null", b"true", b"[[[[", b"}}"),
-    *(b"\\u", b"\\u00", b"\\ud800", b"\\udc00", b"\\ud83d\\ude00", b'\\"', b"\\n"),
+    *(b"\\u", b"\\u00", b"\\ud800", b"\\udc00", b"\\ud83d\\ude00", b"\\udbff\\udfff", b"\\udc00\\udc00"),
+    *(b"\\ud800\\ud800", b"\\ud800\\ue000", b'\\"', b"\\n"),
     *(b'"asset":', b'"id":"7",', b'"error":1,', b',"x":1', b'{"a":'),
     *(b"\xc3\xa9", b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\xe0\x9f\xbf", b"\xff"),
     *(b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80"),
