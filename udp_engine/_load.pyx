@@ -491,7 +491,7 @@ cdef class Load:
         cdef uint32_t place = 0, group
         cdef int error
         self.began_ns = self.tally.began_ns = moment
-        total = <uint64_t>(length_ns / self.interval_ns) if self.paced else 0
+        total = <uint64_t>(length_ns / self.interval_ns + 0.5) if self.paced else 0
         while self.sending or self.in_flight:
             wait_ns = TICK_NS
             if place < <uint32_t>self.opened:          # the beginning: some sockets, then a look at the replies
