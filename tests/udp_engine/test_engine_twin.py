@@ -9,6 +9,8 @@ from billing.ratelimit import SECOND_NS
 from pricing.protocol import PriceAnswer
 from telemetry._counters import DROP_REASONS
 from tests.pricing.doubles import KEYS, START_MONO_NS
+from tests.twins.datagram import Refusal
+from tests.twins.udp import render_refusal
 from tests.udp_engine.datagrams import TABLE
 from tests.udp_engine.engines import (
     ADDRESSES,
@@ -64,6 +66,13 @@ def test_price_is_written_as_asyncio_would(engines: Engines) -> None:
     for id in (None, "7", '"\\'):
         fields = {} if id is None else {"id": id}
         assert answer(engines, request(**fields)) == wire.render_price(told, id)
+
+
+@pytest.mark.parametrize("id", [None, "7", '"\\'])
+@pytest.mark.parametrize("code", wire.CODES)
+def test_refusal_is_written_as_asyncio_would(code: str, id: str | None) -> None:
+    for retry_ms in (None, 0, 120):
+        assert render_refusal(Refusal(code, id, retry_ms)) == wire.render_refusal(code, id, retry_ms=retry_ms)
 
 
 @pytest.mark.parametrize(
