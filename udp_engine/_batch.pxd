@@ -81,6 +81,7 @@ cdef struct Run:                       # replies to one address, which leave tog
     unsigned int segments
     unsigned int place                 # of the first one in `out_places`
     size_t size                        # of the longest
+    size_t shortest
 
 cdef struct Context:
     mmsghdr incoming[BATCH]

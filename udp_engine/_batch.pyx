@@ -317,7 +317,7 @@ cdef class Batch:
             at = context.out_count
             context.runs[at].first = context.runs[at].last = i
             context.runs[at].segments = 1
-            context.runs[at].size = context.lengths[i]
+            context.runs[at].size = context.runs[at].shortest = context.lengths[i]
             context.out_count += 1
             place[0] = <uint8_t>context.out_count
         for at in range(context.out_count):
@@ -328,10 +328,12 @@ cdef class Batch:
         cdef Context* context = self.context
         cdef const msghdr* ours = &context.incoming[i].msg_hdr
         cdef const msghdr* theirs = &context.incoming[run.first].msg_hdr
-        cdef size_t length = context.lengths[i], size = length if length > run.size else run.size
+        cdef size_t length = context.lengths[i]
+        cdef size_t size = length if length > run.size else run.size
+        cdef size_t shortest = length if length < run.shortest else run.shortest
         if (
             not context.proven[i] or not context.proven[run.first]
-            or size > context.lengths[run.first] + PADDING or size > length + PADDING
+            or size > shortest + PADDING
             or size * (run.segments + 1) > SEGMENTS_BYTES
             or ours.msg_namelen != theirs.msg_namelen
             or memcmp(&context.names[i], &context.names[run.first], ours.msg_namelen) != 0
@@ -345,7 +347,7 @@ cdef class Batch:
         context.next[run.last] = i
         run.last = i
         run.segments += 1
-        run.size = size
+        run.size, run.shortest = size, shortest
         return 1
 
     cdef void make_send(self, unsigned int at) noexcept nogil:
@@ -458,6 +460,8 @@ cdef class Batch:
                     note_latency(
                         self.counters, counted.UDP_LATENCY, read_clock_ns(CLOCK_MONOTONIC) - began_ns, replies
                     )
+            if received < 0 and questions:
+                break  # they are not lost for it; an error that stays is raised the next time
             if received < 0:
                 raise OSError(self.last_errno, strerror(self.last_errno).decode())
             if received == 0:
