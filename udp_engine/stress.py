@@ -261,8 +261,9 @@ class Stress:
             progress(reading)
             return not self.is_stopped
 
-        self._stopping.wait(self._plan.pause_s)
         self._pool.grow(sockets)
+        # Only then: a server under load accepts slowly, and requests would seem slow that are not taken yet.
+        self._stopping.wait(self._plan.pause_s)
         reading = self._pool.run(self._plan.seconds, self._plan.rate, look)
         return as_level(reading, sockets, self._plan)
 
