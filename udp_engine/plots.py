@@ -105,10 +105,10 @@ def _round(step: float) -> float:
 
 
 def _apart(across: Sequence[float], x: Scale) -> list[float]:
-    """Leave out labels that would touch the one before."""
+    """Leave out labels that would touch the one after; the last one stays."""
     kept: list[float] = []
-    for place in across:
-        if not kept or x(place) - x(kept[-1]) >= 42:
+    for place in reversed(across):
+        if not kept or x(kept[-1]) - x(place) >= 44:
             kept.append(place)
     return kept
 

@@ -271,7 +271,9 @@ class Stress:
 def as_level(reading: Reading, sockets: int, plan: Plan) -> Level:
     """Turn what was counted into what is told."""
     seconds = reading.sending_ns / 1e9
-    p50, p99, p999 = (latency_ns(reading.latencies, share) / 1_000 for share in (0.5, 0.99, 0.999))
+    longest = reading.longest_ns  # a bucket's middle may lie above it
+    shares = (0.5, 0.99, 0.999)
+    p50, p99, p999 = (min(latency_ns(reading.latencies, share), longest) / 1_000 for share in shares)
     return Level(
         sockets=sockets,
         window=plan.window,
@@ -288,5 +290,5 @@ def as_level(reading: Reading, sockets: int, plan: Plan) -> Level:
         p50_us=p50,
         p99_us=p99,
         p999_us=p999,
-        longest_us=reading.longest_ns / 1_000,
+        longest_us=longest / 1_000,
     )

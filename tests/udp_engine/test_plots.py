@@ -56,6 +56,14 @@ def test_higher_values_are_higher_up() -> None:
     assert ups[0] > ups[2] > ups[1]
 
 
+def test_labels_of_crowded_places_are_left_out_but_the_last() -> None:
+    across = [30, 60, 12_000, 15_000, 18_000, 21_000]
+    texts = ElementTree.fromstring(plot("T", across, [Curve("a", [1.0] * 6)], label=str)).findall(".//text")
+    said = [text.text for text in texts]
+    assert {"30", "60", "12,000", "21,000"} <= set(said)
+    assert "18,000" not in said
+
+
 def test_names_of_curves_that_end_together_do_not_overlap() -> None:
     curves = [Curve(name, [1.0, 2.0]) for name in ("p50", "p99", "p99.9")]
     texts = ElementTree.fromstring(plot("T", [1, 2], curves, label=str)).findall(".//text")

@@ -224,7 +224,7 @@ def test_levels_grow_and_every_request_is_accounted_for(make: Callable[[], UdpSe
         assert first.sent + second.sent == server.received
         assert len(server.peers) == 5
         assert first.per_second == pytest.approx(first.answered / 0.2, rel=0.2)
-        assert 0 < first.p50_us <= first.p99_us <= first.p999_us <= first.longest_us * 1.02
+        assert 0 < first.p50_us <= first.p99_us <= first.p999_us <= first.longest_us
 
 
 def test_window_and_rate_are_used() -> None:
