@@ -143,7 +143,7 @@ class Worker:
     def _take(self, question: Question) -> None:
         """Answer at once what can be, and let the rest wait for the lower tiers, so many at most."""
         queries = queries_of(question)
-        found = {query.asset: self._prices.at_once(query) for query in queries}
+        found = {query.asset: self._at_once(query) for query in queries}
         if None not in found.values():
             self._reply(question, found)
         elif len(self._tasks) >= self._parameters.waiting:
@@ -168,13 +168,22 @@ class Worker:
         self._reply(question, found)
         self._counters.add(BG_WORK_COMPLETED)
 
+    def _at_once(self, query: PriceQuery) -> PriceAnswer | Problem | None:
+        try:
+            return self._prices.at_once(query)
+        except Exception:
+            return self._failed(query)
+
     async def _below(self, query: PriceQuery) -> PriceAnswer | Problem:
         try:
             return await self._prices.below(query)
         except Exception:
-            if self._may_log():
-                logger.exception("Answering for %s failed unexpectedly", query.asset)
-            return Problem("unavailable", "")
+            return self._failed(query)
+
+    def _failed(self, query: PriceQuery) -> Problem:
+        if self._may_log():
+            logger.exception("Answering for %s failed unexpectedly", query.asset)
+        return Problem("unavailable", "")
 
     def _reply(self, question: Question, found: dict[str, PriceAnswer | Problem | None]) -> None:
         self.batch.answer(question, render(question, found))
