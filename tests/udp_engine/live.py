@@ -72,6 +72,7 @@ class Account:
         self.totals = reader.totals()
         self.drops = {name: count for name, count in reader.drops().items() if count}
         self.latencies = sum(reader.latencies()["udp"])
+        self.sockets = reader.sockets()
         reader.close()
         self.received: int = self.totals["udp_packets_received"]
         self.sent: int = self.totals["udp_packets_sent"]
