@@ -29,6 +29,7 @@ from udp_engine.parameters import Parameters
 
 DROPS_PERIOD_S = 0.5
 PAUSE_S = 1.0  # after an error of the socket itself
+FAILED = "Answering for %s failed unexpectedly"
 
 logger = logging.getLogger(__name__)
 
@@ -172,18 +173,17 @@ class Worker:
         try:
             return self._prices.at_once(query)
         except Exception:
-            return self._failed(query)
+            if self._may_log():
+                logger.exception(FAILED, query.asset)
+            return Problem("unavailable", "")
 
     async def _below(self, query: PriceQuery) -> PriceAnswer | Problem:
         try:
             return await self._prices.below(query)
         except Exception:
-            return self._failed(query)
-
-    def _failed(self, query: PriceQuery) -> Problem:
-        if self._may_log():
-            logger.exception("Answering for %s failed unexpectedly", query.asset)
-        return Problem("unavailable", "")
+            if self._may_log():
+                logger.exception(FAILED, query.asset)
+            return Problem("unavailable", "")
 
     def _reply(self, question: Question, found: dict[str, PriceAnswer | Problem | None]) -> None:
         self.batch.answer(question, render(question, found))
