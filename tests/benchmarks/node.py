@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,10 +27,19 @@ save_plan(name="bench", columns={"title": "Bench", "price": 0, **limits}, author
 """
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(type=kind) as probe:
+def free_port() -> int:
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def free_udp_port() -> int:
+    """Pick one below those that clients get, of which a benchmark may have tens of thousands."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket(type=socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class BenchNode:
@@ -38,7 +48,7 @@ class BenchNode:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.http_port, self.health_port = free_port(), free_port()
-        self.udp_port = free_port(socket.SOCK_DGRAM)
+        self.udp_port = free_udp_port()
         self.environment = {
             **{
                 name: value
