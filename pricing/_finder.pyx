@@ -108,7 +108,7 @@ cdef class Finder:
         cdef uint64_t bits
         if self.board.board.header == NULL:
             return 0
-        rows = {name: 1 << row for row, name in enumerate(self.names) if name is not None}
+        rows = {name: <uint64_t>1 << row for row, name in enumerate(self.names) if name is not None}
         names = self.board.assets()
         assets = min(<uint32_t>len(names), self.places)
         for row in range(assets):
