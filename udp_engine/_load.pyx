@@ -101,6 +101,7 @@ cdef enum:
     AT_ONCE = 64             # requests that are sent before replies are looked at again, connections opened at once
     BUFFER_BYTES = 1 << 20
     TICK_NS = 20_000_000     # how often late requests are looked for, and stop()
+    GROUP_NS = 50_000        # above 20,000 a second, what is due in so long is due together
     SPIN_NS = 60_000         # shorter waits are not slept through: waking up takes as long
 
 cdef enum LineState:
@@ -278,7 +279,7 @@ cdef class Load:
             slot.sent_ns = moment
             slot.due_ns = moment
             if self.paced:
-                slot.due_ns = self.began_ns + <uint64_t>(self.scheduled * self.interval_ns)
+                slot.due_ns = self.due_time(self.scheduled)
                 self.scheduled += 1
             line.busy |= <uint64_t>1 << which
             self.turn += 1
@@ -470,17 +471,26 @@ cdef class Load:
             self.has_room(place)
         return 0
 
+    cdef uint64_t due_time(self, uint64_t number) noexcept nogil:
+        cdef uint64_t after_ns = <uint64_t>(number * self.interval_ns)
+        # A system call for each would make the client the limit: a group goes out on one socket.
+        return self.began_ns + after_ns - (after_ns % GROUP_NS if self.interval_ns < GROUP_NS else 0)
+
     cdef int pace(self, uint64_t moment, uint64_t last, uint64_t total, double* allowance, uint64_t* wait_ns) noexcept nogil:
         """One step of sending at a rate; set how long there is nothing to do. Return 0 or an errno."""
-        cdef uint64_t due = min(total, <uint64_t>((moment - self.began_ns) / self.interval_ns) + 1)
+        cdef uint64_t elapsed_ns = moment - self.began_ns, due, next_ns
         cdef int error
+        if self.interval_ns < GROUP_NS:
+            elapsed_ns += GROUP_NS - 1 - elapsed_ns % GROUP_NS
+        due = min(total, <uint64_t>(elapsed_ns / self.interval_ns) + 1)
         # Twice the rate, so that what is behind is caught up without a burst; a millisecond's worth at most.
         allowance[0] = min(allowance[0] + 2 * (moment - last) / self.interval_ns, max(<double>AT_ONCE, 1e6 / self.interval_ns))
         error = self.send_due(due, allowance)
         if self.scheduled < due:
             wait_ns[0] = SPIN_NS if self.queue_begin == self.queue_end else 0
         else:
-            wait_ns[0] = self.began_ns + <uint64_t>(self.scheduled * self.interval_ns) - moment
+            next_ns = self.due_time(self.scheduled)
+            wait_ns[0] = next_ns - moment if next_ns > moment else 0
         return error
 
     cdef int drive(self, uint64_t length_ns) noexcept nogil:

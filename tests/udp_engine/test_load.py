@@ -253,6 +253,13 @@ def test_paced_requests_are_as_many_as_are_due(rate: int) -> None:
         assert server.times[-1] - server.times[0] == pytest.approx(0.3, abs=0.05)
 
 
+def test_paced_requests_of_a_high_rate_go_out_in_groups_and_none_is_missing() -> None:
+    with UdpServer() as server, load_of(server, sockets=16, window=16) as load:
+        reading = run(load, 0.01, rate=90_000)
+        assert reading.sent + reading.unsent == 900
+        assert reading.sent == reading.answered == server.received
+
+
 @pytest.mark.parametrize("sockets", [1, 64])
 def test_paced_requests_do_not_hide_that_the_server_stood_still(sockets: int) -> None:
     """A fifth of the requests were due during the stall; where sockets ran out, they count from then too."""
