@@ -57,7 +57,7 @@ class BadRequest(PricingError):
 
 
 class RequestRefused(PricingError):
-    """A request to one of the operators' JSON endpoints that is refused; carries the problem to answer with."""
+    """A request to an operators' JSON endpoint that is refused; carries the problem to answer with."""
 
     def __init__(self, code: str, detail: str, **figures: object) -> None:
         super().__init__(detail)

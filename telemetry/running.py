@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,17 @@ async def happens(event: asyncio.Event, timeout_s: float) -> bool:
         async with asyncio.timeout(timeout_s):
             await event.wait()
     return event.is_set()
+
+
+def wait_to_begin(ready: int | None, go: int | None) -> None:
+    """Say that this process could begin, and wait until the one before it has left: *go* is closed then."""
+    if ready is None or go is None:
+        return
+    with contextlib.suppress(BrokenPipeError):
+        os.write(ready, b"1")
+        while not select.select([go], [], [], BEAT_S)[0]:
+            os.write(ready, b"1")
+    os.close(go)
 
 
 def say_ready(descriptor: int | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from django.conf import LazySettings
 
 from telemetry._counters import MAX_WORKERS
-from trinity_site.supervisor import START_S, Service
+from trinity_site.children import START_S, Service
 
 # Every process that counts has a row of its own, and is its only writer.
 FEEDS_ROW = 0

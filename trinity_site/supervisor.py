@@ -1,47 +1,21 @@
 """Keep the processes of a node running: start in order, restart what dies or hangs, stop in reverse order.
 
-What is run is a table of services made elsewhere (`roles.py`); nothing here knows what a service does. Each
-is given `--ready-fd N`, a pipe of its own, and writes a byte there once it is ready, and again each second
-out of its event loop: one that falls silent hangs.
+What is run is a table of services made elsewhere (`roles.py`); nothing here knows what a service does.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import enum
 import logging
-import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
 from telemetry.running import happens
+from trinity_site.children import START_S, Child, Service, how_it_ended
 
 logger = logging.getLogger(__name__)
-
-START_S = 15.0
-LAST_OUTPUT_S = 1.0  # for lines still in the pipe of a process that has died
-LONGEST_LINE_BYTES = 65_536
-SIGNS_BYTES = 1_024
-PIECES = 5  # into which a silence is cut, see hears()
-PR_SET_PDEATHSIG = 1
-
-libc = ctypes.CDLL(None)
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    name: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    descriptors: tuple[int, ...] = ()  # inherited under the same numbers
-    stop_signal: signal.Signals = signal.SIGTERM
-    start_s: float = START_S  # how long the services after it wait for this one; 0: not at all
-    grace_s: float = 8.0  # from the stop signal to SIGKILL
-    silent_s: float = 10.0  # from the last sign of life of one that was ready to SIGKILL
-    rolls: bool = False  # its socket is the supervisor's: it can be replaced without anybody noticing
 
 
 class State(enum.Enum):
@@ -94,28 +68,31 @@ class Keeper:
     def __init__(self, service: Service, write: Callable[[str, str], None], life: Life | None = None) -> None:
         self.service = service
         self.life = life or Life()
-        self.ready = asyncio.Event()  # set by each process that becomes ready, cleared by `replace`
-        self.process: asyncio.subprocess.Process | None = None
+        self.ready = asyncio.Event()  # set by the first process that became ready, and left so
+        self._child: Child | None = None
+        self._successor: Child | None = None  # ready to go on where the process leaves
         self._stopping = asyncio.Event()
         self._asked: signal.Signals | None = None  # the strongest that anybody asked for
         self._ended = asyncio.Event()
         self._write = write
-        self._replacing = False
+
+    @property
+    def process(self) -> asyncio.subprocess.Process | None:
+        return self._child.process if self._child is not None else None
 
     async def keep(self) -> None:
         """Run the service again and again until it is stopped. Raises nothing but cancellation."""
         try:
             while not self._stopping.is_set():
                 ending = await self._run_once()
-                if self._stopping.is_set():
-                    break
-                if self._replacing:
-                    self._replacing = False
+                if self._stopping.is_set() or self._successor is not None:
                     continue
                 delay_s = self.life.died(time.monotonic())
                 logger.error("%s %s; starting it again in %.1f s", self.service.name, ending, delay_s)
                 await happens(self._stopping, delay_s)
         finally:
+            if self._successor is not None:
+                await self._successor.end()
             self.life.stopped()
             self._ended.set()
 
@@ -127,24 +104,36 @@ class Keeper:
             self.kill()
             await self._ended.wait()
 
-    async def replace(self) -> None:
-        """End the process in order, and wait until another one in its place is ready or the node stops.
+    async def replace(self) -> bool:
+        """Have another process ready, then end this one in order; False leaves everything as it was.
 
-        What came meanwhile waits in the socket, which is the supervisor's.
+        The other one begins when this one has left: a row of counters has one writer. What comes meanwhile
+        waits in the socket, which is the supervisor's.
         """
-        old = self.process
-        if old is None or old.returncode is not None:
-            return  # it is being started again anyway
-        self.ready.clear()
-        self._replacing = True
-        self._signal(self.service.stop_signal)
+        old = self._child
+        if old is None or self._successor is not None or self._stopping.is_set():
+            return False  # it is being started again anyway
         try:
-            async with asyncio.timeout(self.service.grace_s):
-                await old.wait()
-        except TimeoutError:
+            successor = await Child.start(self.service, self._write, waits=True)
+        except OSError as error:
+            logger.error("%s could not be started anew (%s)", self.service.name, error)
+            return False
+        try:
+            await first_of(successor.ready, self._stopping, timeout_s=START_S)
+        except BaseException:
+            await successor.end()
+            raise
+        if not successor.ready.is_set() or self._stopping.is_set() or self._child is not old:
+            logger.error("%s was not replaced: the new process did not become ready", self.service.name)
+            await successor.end()
+            return False
+        self._successor = successor
+        old.signal(self.service.stop_signal)
+        if not await happens(old.ended, self.service.grace_s):
             logger.error("%s did not stop within %.0f s: killing it", self.service.name, self.service.grace_s)
-            self._signal(signal.SIGKILL)
-        await first_of(self.ready, self._stopping, timeout_s=START_S)
+            old.signal(signal.SIGKILL)
+            await old.ended.wait()
+        return True
 
     def kill(self) -> None:
         self._ask(signal.SIGKILL)
@@ -153,62 +142,35 @@ class Keeper:
         if self._asked is not signal.SIGKILL:
             self._asked = number
         self._stopping.set()
-        self._signal(number)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has just left by itself
-                os.killpg(self.process.pid, number)
+        if self._child is not None:
+            self._child.signal(number)
 
     async def _run_once(self) -> str:
         """Run one process to its end and say how it ended."""
-        try:
-            self.process, ready = await start_process(self.service)
-        except OSError as error:
-            return f"could not be started ({error})"
-        self.life.started()
+        child, self._successor = self._successor, None
+        if child is None:
+            self.life.started()
+            try:
+                child = await Child.start(self.service, self._write, on_ready=self._note_ready)
+            except OSError as error:
+                return f"could not be started ({error})"
+        else:
+            child.go()
+            self._note_ready()
+        self._child = child
         try:
             if self._asked is not None:  # while the process was being made
-                self._signal(self._asked)
-            return how_it_ended(await self._watch(self.process, ready))
+                child.signal(self._asked)
+            return how_it_ended(await child.watching)
         except Exception:
             logger.exception("Watching %s failed", self.service.name)
             return "was lost sight of"
         finally:
-            self._signal(signal.SIGKILL)  # only if watching it failed or was cancelled: it is dead otherwise
-            await self.process.wait()
+            await child.end()  # only if watching it failed or was cancelled: it is dead otherwise
 
-    async def _watch(self, process: asyncio.subprocess.Process, ready: int) -> int:
-        assert process.stdout is not None  # start_process asks for a pipe
-        name = self.service.name
-        output = asyncio.create_task(
-            relay(process.stdout, lambda line: self._write(name, line)), name=f"output:{name}"
-        )
-        hearing = asyncio.create_task(self._hear(process.pid, ready), name=f"hearing:{name}")
-        try:
-            code = await process.wait()
-            await asyncio.wait([output], timeout=LAST_OUTPUT_S)
-            return code
-        finally:
-            for task in (output, hearing):
-                task.cancel()
-            await asyncio.gather(output, hearing, return_exceptions=True)
-
-    async def _hear(self, pid: int, ready: int) -> None:
-        """Wait until the process is ready, then listen to its signs of life, and kill it when they end."""
-        name, started_s = self.service.name, time.monotonic()
-        async with reading(ready) as signs:
-            if not await signs.read(1):
-                return
-            now_s = time.monotonic()
-            self.life.became_ready(now_s)
-            self.ready.set()
-            logger.info("%s is ready after %.1f s (process %d)", name, now_s - started_s, pid)
-            while await hears(signs, self.service.silent_s):
-                pass
-            if not signs.at_eof() and not self._stopping.is_set():  # the one leaves, the other has its grace
-                logger.error("%s has hung for %.1f s: killing it", name, self.service.silent_s)
-                self._signal(signal.SIGKILL)
+    def _note_ready(self) -> None:
+        self.life.became_ready(time.monotonic())
+        self.ready.set()
 
 
 class Supervisor:
@@ -247,10 +209,8 @@ class Supervisor:
     async def roll(self) -> None:
         """Replace every process whose socket outlives it, one after another."""
         for keeper in self.keepers:
-            if keeper.service.rolls:
-                await keeper.replace()
-                state = "is back" if keeper.ready.is_set() else "is not ready yet"
-                logger.info("%s was replaced and %s", keeper.service.name, state)
+            if keeper.service.rolls and await keeper.replace():
+                logger.info("%s was replaced", keeper.service.name)
 
     def kill(self) -> None:
         """End every process at once, without grace."""
@@ -276,85 +236,6 @@ def watching_children_without_threads() -> Iterator[None]:
     finally:
         # It belongs to this loop: whoever comes next has one made.
         asyncio.set_child_watcher(None)  # type: ignore[arg-type]  # which None asks for
-
-
-async def start_process(service: Service) -> tuple[asyncio.subprocess.Process, int]:
-    """Start the service's process; return also the descriptor to read its signs of life from."""
-    supervisor = os.getpid()
-
-    def die_with_supervisor() -> None:
-        # SIGTERM rather than SIGKILL: leaving in order releases the shared memory too.
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != supervisor:  # it died before the line above
-            os._exit(1)
-
-    ours, its = os.pipe()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *service.command,
-            *("--ready-fd", str(its)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **service.environment},
-            pass_fds=(*service.descriptors, its),
-            process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the others in order
-            preexec_fn=die_with_supervisor,
-        )
-    except BaseException:
-        os.close(ours)
-        raise
-    finally:
-        os.close(its)
-    return process, ours
-
-
-@contextlib.asynccontextmanager
-async def reading(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
-    """Read from a pipe, and close it in the end."""
-    reader = asyncio.StreamReader()
-    pipe = os.fdopen(descriptor, "rb", buffering=0)
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    try:
-        yield reader
-    finally:
-        transport.close()
-
-
-async def hears(signs: asyncio.StreamReader, silent_s: float) -> bool:
-    """Wait for a sign of life; False after *silent_s* without one, and at the end of the pipe.
-
-    It is listened for several times, not once for so long: a machine that was suspended, or a supervisor
-    that was stopped, has missed one time when it goes on, however long that was, and kills nobody for it.
-    """
-    for _ in range(PIECES):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(silent_s / PIECES):
-                return await signs.read(SIGNS_BYTES) != b""
-    return False
-
-
-async def relay(stream: asyncio.StreamReader, write: Callable[[str], None]) -> None:
-    """Hand each line of *stream* to *write*; a line without end is handed on in pieces."""
-    rest = b""
-    while chunk := await stream.read(LONGEST_LINE_BYTES):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LONGEST_LINE_BYTES:
-            lines, rest = [*lines, rest], b""
-        for line in lines:
-            write(line.decode(errors="replace"))
-    if rest:
-        write(rest.decode(errors="replace"))
-
-
-def how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with status {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:  # a real-time signal has a number and no name
-        return f"was ended by signal {-code}"
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 
 from telemetry import running
-from telemetry.running import happens, repeat, say_ready, stop_on_signals
+from telemetry.running import happens, repeat, say_ready, stop_on_signals, wait_to_begin
 
 REPEATED = "Reading failed; it is tried again and again"
 
@@ -115,3 +116,23 @@ async def test_first_signal_stops_and_the_second_has_its_ordinary_effect() -> No
     assert await happens(stop, 5.0)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_waiting_process_says_that_it_lives_and_begins_when_the_pipe_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "BEAT_S", 0.005)
+    signs, ready = os.pipe()
+    go, let_go = os.pipe()
+    waiting = threading.Thread(target=wait_to_begin, args=(ready, go))
+    waiting.start()
+    assert [os.read(signs, 1) for _ in range(3)] == [b"1"] * 3
+    assert waiting.is_alive()
+    os.close(let_go)
+    waiting.join()
+    for descriptor in (signs, ready):
+        os.close(descriptor)
+
+
+def test_process_that_nobody_asked_to_wait_begins_at_once() -> None:
+    wait_to_begin(None, None)

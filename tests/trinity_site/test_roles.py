@@ -11,8 +11,8 @@ import pytest
 
 from telemetry._counters import MAX_WORKERS
 from trinity_site import roles
+from trinity_site.children import Service
 from trinity_site.roles import node_services
-from trinity_site.supervisor import Service
 from udp_engine.sockets import open_socket
 
 

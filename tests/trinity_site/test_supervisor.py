@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trinity_site import supervisor
-from trinity_site.supervisor import Keeper, Life, Service, State, Supervisor, how_it_ended, relay
+from trinity_site import children, supervisor
+from trinity_site.children import Service, how_it_ended, relay
+from trinity_site.supervisor import Keeper, Life, State, Supervisor
 
 PATIENCE_S = 10.0
 READY = "import os, sys; os.write(int(sys.argv[sys.argv.index('--ready-fd') + 1]), b'1')\n"
@@ -279,7 +282,8 @@ time.sleep(60)
 async def test_suspended_machine_is_no_hung_service() -> None:
     code = f"""
 import asyncio, sys
-from trinity_site.supervisor import Service, Supervisor
+from trinity_site.children import Service
+from trinity_site.supervisor import Supervisor
 child = Service("one", (sys.executable, "-c", {BEATS + "asyncio.run(run(lives))"!r}), silent_s=2.0)
 supervisor = Supervisor([child], print)
 asyncio.run(supervisor.run(asyncio.Event(), lambda: print(supervisor.keepers[0].process.pid)))
@@ -336,16 +340,18 @@ async def test_kill_ends_deaf_processes_at_once() -> None:
 
 async def test_kill_reaches_a_process_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper(python("one", DEAF_TO_SIGTERM, ready="", grace_s=60.0), Recorder())
-    start = supervisor.start_process
+    start = children.start_process
 
-    async def slowly_made(service: Service) -> tuple[asyncio.subprocess.Process, int]:
-        process, ready = await start(service)
+    async def slowly_made(
+        service: Service, **options: Any
+    ) -> tuple[asyncio.subprocess.Process, int, int | None]:
+        process, ready, go = await start(service, **options)
         assert process.stdout is not None
         await process.stdout.readline()  # deaf from here on
         keeper.kill()
-        return process, ready
+        return process, ready, go
 
-    monkeypatch.setattr(supervisor, "start_process", slowly_made)
+    monkeypatch.setattr(children, "start_process", slowly_made)
     async with asyncio.timeout(PATIENCE_S):
         await keeper.keep()
     assert keeper.process is not None
@@ -359,6 +365,64 @@ async def test_stop_after_a_kill_does_not_soften_it() -> None:
     await keeper.keep()
     await stopping
     assert keeper._asked is signal.SIGKILL
+
+
+ROLLS = """
+import os, select, signal, sys, time
+from telemetry.running import wait_to_begin
+def descriptor(name):
+    return int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else None
+wait_to_begin(descriptor("--ready-fd"), descriptor("--go-fd"))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("left", os.getpid())))
+print("begun", os.getpid())
+os.write(descriptor("--ready-fd"), b"1")
+time.sleep(60)
+"""
+
+
+def rolling(name: str, code: str = ROLLS, **changes: Any) -> Service:
+    return replace(python(name, code, ready=""), rolls=True, **changes)
+
+
+async def test_rolling_replaces_one_after_another_and_nobody_begins_before_the_other_left() -> None:
+    async with running([rolling("one"), rolling("two"), python("fixed", STAYS)]) as (node, recorder):
+        await until(lambda: sum(line.startswith("begun") for _, line in recorder.lines) == 2)
+        before = [keeper.process.pid for keeper in node.keepers if keeper.process]
+        await node.roll()
+        await until(lambda: sum(line.startswith("begun") for _, line in recorder.lines) == 4)
+        after = [keeper.process.pid for keeper in node.keepers if keeper.process]
+        assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]
+        assert [keeper.life.deaths for keeper in node.keepers] == [0, 0, 0]
+        told = [(name, line.split()[0]) for name, line in recorder.lines if name == "one"]
+        assert told == [("one", "begun"), ("one", "left"), ("one", "begun")]
+        assert recorder.lines.index(("two", f"left {before[1]}")) > recorder.lines.index(
+            ("one", f"begun {after[0]}")
+        )
+
+
+async def test_process_whose_successor_dies_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    broken = "import sys\nif '--go-fd' in sys.argv: sys.exit(1)\n" + ROLLS
+    async with running([rolling("one", broken)]) as (node, recorder):
+        await until(lambda: recorder.lines != [])
+        first = node.keepers[0].process
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(supervisor, "START_S", 0.5)
+            await node.roll()
+        assert node.keepers[0].process is first
+        assert first is not None and first.returncode is None
+    assert "was not replaced" in caplog.text
+
+
+async def test_stop_in_the_middle_of_rolling_leaves_no_process() -> None:
+    never_ready = ROLLS.replace(
+        "wait_to_begin(descriptor", "if descriptor('--go-fd'): time.sleep(60)\nwait_to_begin(descriptor"
+    )
+    async with running([rolling("one", never_ready)]) as (node, recorder):
+        await until(lambda: recorder.lines != [])
+        rolls = asyncio.create_task(node.roll())
+        await asyncio.sleep(0.2)
+    await rolls
+    assert [line.split()[0] for _, line in recorder.lines] == ["begun", "left"]
 
 
 async def test_stop_during_start_stops_what_has_started() -> None:
@@ -425,7 +489,8 @@ open(sys.argv[1], "w").write("once" if again is None else "again")
 """
     code = f"""
 import asyncio, sys
-from trinity_site.supervisor import Service, Supervisor
+from trinity_site.children import Service
+from trinity_site.supervisor import Supervisor
 folder = sys.argv[1]
 command = (sys.executable, "-c", {READY + notes!r})
 children = [Service(name, (*command, f"{{folder}}/{{name}}")) for name in ("one", "two")]

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 
 from pricing.doors import Limits
 from pricing.edge import EdgeConfig
-from telemetry.running import say_ready
+from telemetry.running import say_ready, wait_to_begin
 from trinity_site.asgi import Application
 from trinity_site.roles import FIRST_HTTP_ROW
 from trinity_site.sockets import adopt, listen
@@ -29,11 +29,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--fd", type=int, help="a listening socket that was inherited")
         parser.add_argument("--health-fd", type=int, help="the same for the health port")
+        parser.add_argument("--go-fd", type=int, help="a pipe: begin when its other end is closed")
         parser.add_argument("--ready-fd", type=int, help="a pipe to write to when this worker accepts")
         parser.add_argument("--row", type=int, default=FIRST_HTTP_ROW, help="this worker's row of counters")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
         raise_descriptor_limit()
+        wait_to_begin(options["ready_fd"], options["go_fd"])
         wanted = (
             (options["fd"], settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
             (options["health_fd"], settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),

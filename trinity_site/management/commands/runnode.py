@@ -14,12 +14,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from trinity_site.children import Service
 from trinity_site.output import Output, logging_to
 from trinity_site.roles import node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_gate
 from trinity_site.sockets import listen, listen_udp, shown_address
 from trinity_site.sole_node import sole_node
-from trinity_site.supervisor import Service, Supervisor
+from trinity_site.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from pricing._finder import Finder
-from telemetry.running import say_ready, stop_on_signals
+from telemetry.running import say_ready, stop_on_signals, wait_to_begin
 from trinity_site.exceptions import SegmentError
 from trinity_site.output import Output, logging_to
 from trinity_site.roles import FIRST_UDP_ROW, udp_services
@@ -49,6 +49,7 @@ class Command(BaseCommand):
         parser.add_argument("--fd", type=int, help="a bound socket that was inherited: one worker, for it")
         parser.add_argument("--row", type=int, default=FIRST_UDP_ROW, help="that worker's row of counters")
         parser.add_argument("--cpu", type=int, help="the core to which it is pinned")
+        parser.add_argument("--go-fd", type=int, help="a pipe: begin when its other end is closed")
         parser.add_argument("--ready-fd", type=int, help="a pipe to write to when it answers")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
@@ -61,6 +62,7 @@ class Command(BaseCommand):
                 return
             if options["cpu"] is not None:
                 os.sched_setaffinity(0, {options["cpu"]})
+            wait_to_begin(options["ready_fd"], options["go_fd"])
             opened = adopt_udp(options["fd"]) or listen_udp(settings, 1, "./run manage runudp")[0]
             with opened:
                 uvloop.run(run_worker(opened, options, workers))
