@@ -119,7 +119,7 @@ def greeting(http: socket.socket, health: socket.socket, udp: Sequence[socket.so
     datagrams = ""
     if udp:
         port = udp[0].getsockname()[1]
-        datagrams = f"\n  over UDP        port {port}, {len(udp)} workers; see docs/udp.md"
+        datagrams = f"\n  over UDP        port {port}, see {site}/docs#udp"
     simulated = " Prices are simulated." if settings.TRINITY_SIMULATOR_URL else ""
     return f"""
 {settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.
