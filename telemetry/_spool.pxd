@@ -1,0 +1,130 @@
+"""The layout of a spool segment, and the append that other compiled modules call.
+
+A segment is a page of header and then records of one size, in a file that is mapped by its one writer. A record
+counts from the store of its last word on: that is stored last, so a writer killed anywhere leaves at most one
+record that does not count, whose answer has not been sent. Counts in the header carry their own checksum.
+Numbers are in the machine's own byte order; the magic tells a foreign one.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    uint64_t spool_load "__atomic_load_n"(const uint64_t* source, int order) noexcept nogil
+    void spool_store "__atomic_store_n"(uint64_t* target, uint64_t value, int order) noexcept nogil
+    int SPOOL_RELAXED "__ATOMIC_RELAXED"
+    int SPOOL_ACQUIRE "__ATOMIC_ACQUIRE"
+    int SPOOL_RELEASE "__ATOMIC_RELEASE"
+
+cpdef enum:
+    LAYOUT_VERSION = 1
+    HEADER_BYTES = 4096
+    RECORD_BYTES = 160
+    MIN_SEGMENT_BYTES = 65_536
+    MAX_SEGMENT_BYTES = 1_073_741_824
+    NAME_BYTES = 32                    # of an asset or an exchange
+    PRICE_BYTES = 40
+    QUOTE_BYTES = 16
+    NODE_BYTES = 64
+
+cpdef enum:                            # what an append says
+    APPENDED
+    FULL                               # nothing was written: there is no segment with room
+
+cpdef enum:                            # where a price came from
+    NO_SOURCE
+    WS
+    REST
+    INDEX
+
+cpdef enum:                            # flags
+    SIMULATED = 1
+
+cpdef enum:
+    HTTP
+    UDP
+
+cpdef enum:                            # what was asked for
+    PRICE
+    PRICES
+    USAGE
+    REPORT_USAGE
+    REPORT_SUMMARY
+    REPORT_REPORT_USAGE
+    REPORT_REPORT_SUMMARY
+
+cdef struct Record:                    # 160 bytes; texts are UTF-8, padded with zeros
+    uint64_t time_ns                   # wall clock of the answer
+    uint64_t key_id                    # of the database
+    uint32_t month                     # 202611, in which the gate has counted it; 0 = not counted
+    uint32_t latency_us                # saturates
+    uint16_t status                    # HTTP's numbers, over UDP too
+    uint8_t assets                     # how many were asked for; saturates
+    uint8_t tier                       # 1 to 3; 0 = no price
+    uint8_t source
+    uint8_t flags
+    uint8_t protocol
+    uint8_t endpoint
+    char asset[NAME_BYTES]             # the first one, where several were asked for
+    char exchange[NAME_BYTES]
+    char price[PRICE_BYTES]            # the digits that were served
+    char quote[QUOTE_BYTES]
+    uint64_t last                      # CRC-32C of all before << 32 | sequence, from 1; 0 = not written
+
+cdef struct Identity:                  # 112 bytes, twice in the header: a flipped bit costs no segment
+    uint64_t magic                     # "TRSPOOL1"
+    uint32_t version                   # LAYOUT_VERSION
+    uint32_t record_bytes              # RECORD_BYTES
+    uint64_t segment_bytes             # of the whole file
+    uint64_t created_ns
+    uint32_t row
+    uint32_t capacity                  # records
+    char node[NODE_BYTES]
+    uint32_t reserved
+    uint32_t crc                       # of all before; a count's goes on from it, a record's from it ^ the sequence
+
+cdef struct Header:
+    Identity identity
+    uint64_t padding[10]
+    uint64_t sealed                    # CRC-32C << 32 | records in it; 0 = not sealed
+    uint64_t more[7]
+    uint64_t written                   # likewise, after each append: in a cache line of its own
+    uint64_t rest[223]
+    Identity copy
+    uint64_t unused[242]
+
+cdef struct SegmentMemory:             # a segment that this process writes
+    Header* header
+    Record* records
+    uint64_t used                      # records in it
+    uint64_t limit                     # the capacity; 0 once it must be sealed as it is
+    uint64_t seed                      # the identity's CRC
+    bint sealed
+    SegmentMemory* link                # the one sealed before, while nobody has taken it from the list
+    uint64_t number                    # what Appender.publish has given
+
+cdef struct SpoolMemory:
+    SegmentMemory* current             # never NULL: *nowhere*, which has no room, where there is none
+    SegmentMemory* next                # prepared; NULL once it has become the current one
+    SegmentMemory* retired             # sealed and not yet let go of, the last one first
+    uint64_t appended
+    uint64_t refused                   # appends that said FULL
+    SegmentMemory nowhere
+
+
+# Append one record: APPENDED or FULL. No system call, no allocation; for one thread at a time. What the caller puts
+# into *last* does not matter.
+cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil
+
+
+# Fill a text field of a record: cut to *size* bytes, padded with zeros.
+cdef inline void spool_text(char* field, size_t size, const char* text, size_t length) noexcept nogil:
+    length = length if length < size else size
+    memcpy(field, text, length)
+    memset(field + length, 0, size - length)
+
+
+cdef class Appender:
+    cdef SpoolMemory memory            # for modules that cimport; says FULL once closed
+    cdef dict held                     # number → what keeps its memory
+    cdef uint64_t numbers
+    cdef bint closed

@@ -1,0 +1,33 @@
+"""The tunables of this package, with their defaults and limits. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolParameters:
+    segment_bytes: int = 64 * 1024 * 1024
+    """One file, taken from the disk whole: 419,404 records. Each worker has two, one of them in reserve."""
+    spool_bytes: int = 8 * 1024 * 1024 * 1024
+    """All files of the node together: 53 million records."""
+    warn_percent: int = 80
+    """Of spool_bytes, from which on the operator is warned."""
+    sync_ms: int = 1_000
+    """Pause between two syncs: what was appended since then, a power cut may take."""
+
+    def __post_init__(self) -> None:
+        fits = MIN_SEGMENT_BYTES <= self.segment_bytes <= MAX_SEGMENT_BYTES
+        if not fits or self.segment_bytes % HEADER_BYTES:
+            raise ValueError(
+                f"segment_bytes must be {MIN_SEGMENT_BYTES} to {MAX_SEGMENT_BYTES} "
+                f"in steps of {HEADER_BYTES}, not {self.segment_bytes!r}"
+            )
+        if self.spool_bytes < 2 * self.segment_bytes:
+            raise ValueError(f"spool_bytes must be at least two segments, not {self.spool_bytes!r}")
+        if not 1 <= self.warn_percent <= 100:
+            raise ValueError(f"warn_percent must be 1 to 100, not {self.warn_percent!r}")
+        if not 1 <= self.sync_ms <= 60_000:
+            raise ValueError(f"sync_ms must be 1 to 60000, not {self.sync_ms!r}")

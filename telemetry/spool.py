@@ -1,0 +1,281 @@
+"""The writing side of the usage spool: one worker's segments, made ready, made durable, kept within a bound.
+
+| what has happened | what it survives |
+|---|---|
+| an append said APPENDED | kill -9 of the worker at any instruction |
+| a sync since then (`sync_ms`, and what the disk takes for it) | a power cut |
+| an append said FULL | nothing was recorded: whether to refuse or to shed is the caller's choice |
+| a sync failed | kill -9, no power cut: no second sync is believed. The segment is sealed as it is |
+
+That no append ends in a signal rests on blocks that are taken beforehand and then written in place, as ext4,
+XFS and tmpfs do. A lock on each segment says that its writer lives; a child forked without exec would share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from telemetry._spool import Appender, make_header
+from telemetry.parameters import SpoolParameters
+from telemetry.running import repeat
+from telemetry.segments import LOCK, SUFFIX, segment_name, used_bytes
+from telemetry.seldom import Seldom
+
+PERIOD_S = 0.05
+RETRY_NS = 500_000_000
+"""After a failure no segment is made for so long: a full disk is not asked twenty times a second."""
+NEW = ".new"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolState:
+    """One worker's spool at an instant; *used_bytes* is the node's."""
+
+    appended: int
+    refused: int
+    """Appends that said FULL."""
+    failures: int
+    """Calls of the system that failed: no segment could be made, or a sync was refused."""
+    used_bytes: int
+    near: bool
+    """Whether the node's spool is as full as the operator wants to be warned of."""
+
+
+class SegmentFile:
+    """A segment that this process writes: its file, locked, and its memory."""
+
+    def __init__(self, path: Path, header: bytes, size: int) -> None:
+        """Make it under another name, and give it its own once all of it is on the disk."""
+        self.path = path
+        self._is_spoilt = False
+        half_made = path.with_suffix(NEW)
+        self._fd = os.open(
+            half_made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+            os.posix_fallocate(self._fd, 0, size)
+            if os.pwrite(self._fd, header, 0) != len(header):
+                raise OSError(f"{half_made}: the header was not written whole")
+            os.fsync(self._fd)
+            self.memory = mmap.mmap(self._fd, size)
+            os.rename(half_made, path)
+            sync_folder(path.parent)
+        except BaseException:
+            os.close(self._fd)
+            for name in (half_made, path):
+                with contextlib.suppress(OSError):  # the first failure is told; what stays is empty
+                    os.unlink(name)
+            raise
+
+    def sync(self) -> None:
+        """Make what was stored durable; mapped pages are written, too. After a failure never tried again.
+
+        The kernel holds what it could not write for written: a second sync would say so.
+        """
+        if not self._is_spoilt:
+            self._is_spoilt = True
+            os.fdatasync(self._fd)
+            self._is_spoilt = False
+
+    def close(self) -> None:
+        self.memory.close()
+        os.close(self._fd)
+
+
+class Spool:
+    """One worker's spool below *root*. Its appender is for the worker's one thread, the rest for any.
+
+    Nothing is made before the first `prepare`, and nothing here raises when the disk fails: appends say FULL.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        node: str,
+        row: int,
+        parameters: SpoolParameters | None = None,
+        wall_ns: Callable[[], int] = time.time_ns,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.appender = Appender()
+        self.parameters = parameters or SpoolParameters()
+        self._bound = self.parameters.spool_bytes
+        self._root, self._folder = root, root / str(row)
+        self._node, self._row = node, row
+        self._wall_ns, self._mono_ns = wall_ns, mono_ns
+        self._may_tell_failure = Seldom(mono_ns)
+        self._may_tell_full, self._may_tell_near = Seldom(mono_ns), Seldom(mono_ns)
+        self._files: dict[int, SegmentFile] = {}  # by the appender's number
+        self._failed_ns: int | None = None
+        self._synced = 0  # how many appends the last sync has seen
+        self._failures = 0
+        # Each keeps others out of what its name says; who wants several takes them in this order.
+        self._preparing, self._syncing, self._numbering = threading.Lock(), threading.Lock(), threading.Lock()
+
+    async def run(self) -> None:
+        """Prepare and sync until cancelled. Each has a thread, so that a slow sync delays no preparing."""
+        loop = asyncio.get_running_loop()
+
+        with ThreadPoolExecutor(2, "spool") as threads:
+
+            async def prepare() -> None:
+                await loop.run_in_executor(threads, self.prepare)
+
+            async def sync() -> None:
+                await loop.run_in_executor(threads, self.sync)
+
+            async with asyncio.TaskGroup() as group:
+                preparing = repeat(prepare, PERIOD_S, "Preparing the usage spool")
+                syncing = repeat(sync, self.parameters.sync_ms / 1000, "Syncing the usage spool")
+                group.create_task(preparing, name="spool:prepare")
+                group.create_task(syncing, name="spool:sync")
+
+    def prepare(self) -> None:
+        """Make the next segment when there is none and the bound allows it."""
+        with self._preparing:
+            if not self.appender.wanting or self._has_just_failed():
+                return
+            try:
+                self._make_next()
+            except OSError as error:
+                self._failed_ns = self._mono_ns()
+                self._tell_failure(f"{self._folder}: no segment could be made", error)
+
+    def sync(self) -> None:
+        """Make durable what has been appended, and let go of what is sealed."""
+        with self._syncing:
+            self._let_go()
+            appended = self.appender.appended
+            if appended != self._synced:
+                self._synced = appended
+                for number, file in list(self._files.items()):
+                    self._sync_one(number, file)
+
+    def state(self) -> SpoolState:
+        used = used_bytes(self._root)
+        return SpoolState(
+            appended=self.appender.appended,
+            refused=self.appender.refused,
+            failures=self._failures,
+            used_bytes=used,
+            near=self._is_near(used),
+        )
+
+    def close(self) -> None:
+        """Seal what was appended and make it durable. Closing twice is harmless; nobody may be appending."""
+        with self._preparing, self._syncing:
+            sealed, unused = self.appender.close()
+            for number in sealed:
+                self._retire(number)
+            for number in unused:
+                file = self._files.pop(number)
+                with contextlib.suppress(OSError):  # an empty segment more is seen and deleted like any other
+                    os.unlink(file.path)
+                file.close()
+
+    # -- making
+
+    def _has_just_failed(self) -> bool:
+        return self._failed_ns is not None and self._mono_ns() - self._failed_ns < RETRY_NS
+
+    def _make_next(self) -> None:
+        size = self.parameters.segment_bytes
+        self._make_folder()
+        with alone_in(self._root) as alone:
+            if not alone:  # another worker makes one: the next call will see how much is used then
+                return
+            for left in self._folder.glob(f"*{NEW}"):  # by one that was killed: nobody else makes any now
+                left.unlink()
+            used = used_bytes(self._root) + size
+            if used > self._bound:
+                if self._may_tell_full():
+                    logger.error("The usage spool is full: %s of %s bytes", used - size, self._bound)
+                return
+            created_ns = max(self._wall_ns(), newest_ns(self._folder) + 1)
+            header = make_header(self._node, self._row, created_ns, size)
+            file = SegmentFile(self._folder / segment_name(created_ns), header, size)
+        with self._numbering:
+            self._files[self.appender.publish(file.memory)] = file
+        if self._is_near(used) and self._may_tell_near():
+            logger.warning("The usage spool is nearly full: %s of %s bytes", used, self._bound)
+
+    def _make_folder(self) -> None:
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            sync_folder(self._root.parent)
+            sync_folder(self._root)
+
+    # -- syncing
+
+    def _let_go(self) -> None:
+        with self._numbering:
+            retired = self.appender.take_retired()
+        for number in retired:
+            self._retire(number)
+
+    def _retire(self, number: int) -> None:
+        file = self._files.pop(number)
+        try:
+            file.sync()
+        except OSError as error:
+            self._tell_failure(f"{file.path}: a sync failed", error)
+        file.close()
+
+    def _sync_one(self, number: int, file: SegmentFile) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            self.appender.condemn(number)
+            self._tell_failure(f"{file.path}: a sync failed, it is sealed as it is", error)
+
+    # -- telling
+
+    def _is_near(self, used: int) -> bool:
+        return used * 100 >= self._bound * self.parameters.warn_percent
+
+    def _tell_failure(self, what: str, error: OSError) -> None:
+        self._failures += 1
+        if self._may_tell_failure():
+            logger.error("The usage spool fails: %s (%s)", what, error)
+
+
+def newest_ns(folder: Path) -> int:
+    """Say when the newest segment was made: a clock that was set back makes no older one."""
+    return max((int(path.stem) for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal()), default=0)
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Keep other processes from making segments meanwhile; False when one of them does."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
