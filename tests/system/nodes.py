@@ -33,6 +33,7 @@ class Node:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.http_port, self.health_port, self.simulator_port = free_port(), free_port(), free_port()
+        self.udp_port = free_port()
         self.environment = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
             "TRINITY_DATA_DIR": str(folder),
             "CLUSTER_NODE": f"Test-{os.getpid()}-{self.http_port}",
@@ -40,6 +41,7 @@ class Node:
             "TRINITY_HTTP_PORT": str(self.http_port),
             "TRINITY_HEALTH_PORT": str(self.health_port),
             "TRINITY_SIMULATOR_PORT": str(self.simulator_port),
+            "TRINITY_UDP_PORT": str(self.udp_port),
             **environment,
         }
         self.key = ""  # sent with every question
