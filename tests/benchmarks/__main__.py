@@ -1,6 +1,6 @@
 """`./run bench`: run every benchmark, print progress, and write docs/benchmarks.md.
 
-./run bench             all of it, about three minutes
+./run bench             all of it, about eight minutes
 ./run bench --quick     small counts, to see that it works; writes nothing
 """
 
