@@ -42,8 +42,8 @@ class Batch:
 
         *budget*: batches of 64 that one `drain` answers at most. *own*: the socket's address in 16 bytes and
         its port, where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one
-        address may be one send. A network, /24 or /64, gets *refusals_per_s* refusals, *refusal_burst* at once
-        at most; there are buckets for so many *networks* (a power of two; those that share one share its
+        address may be one send. A network, /24 or /64, gets *refusals_per_s* refusals and *refusal_burst* at
+        once; there are buckets for so many *networks* (a power of two; those that share one share its
         refusals), chosen with *secret*.
         """
 

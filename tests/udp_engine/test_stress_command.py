@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from tests.udp_engine.loaded import HttpServer, UdpServer, echo, http_answer
+from udp_engine.management.commands.stress import own_target
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "tb_live_aVeryVerySecretKey0000000000000"
@@ -154,3 +156,20 @@ def test_signal_ends_with_what_was_measured(number: signal.Signals, tmp_path: Pa
     assert "Interrupted" in said
     assert "Traceback" not in said
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("bind", "udp_bind", "protocol", "target"),
+    [
+        ("127.0.0.1", "", "udp", "127.0.0.1:2679"),
+        ("127.0.0.1", "0.0.0.0", "udp", "127.0.0.1:2679"),
+        ("::", "", "udp", "[::1]:2679"),
+        ("10.0.0.7", "10.0.0.8", "http", "10.0.0.7:8080"),
+    ],
+)
+def test_own_target_is_the_nodes_port_and_loopback_where_it_is_open_to_everywhere(
+    settings: Any, bind: str, udp_bind: str, protocol: Any, target: str
+) -> None:
+    settings.TRINITY_BIND, settings.TRINITY_UDP_BIND = bind, udp_bind
+    settings.TRINITY_UDP_PORT, settings.TRINITY_HTTP_PORT = 2679, 8080
+    assert own_target(protocol) == target

@@ -159,9 +159,12 @@ def prepare(options: dict[str, Any]) -> tuple[Stress, Run]:  # parsed options
 
 
 def own_target(protocol: Protocol) -> str:
-    port = settings.TRINITY_UDP_PORT if protocol == "udp" else settings.TRINITY_HTTP_PORT
-    host = f"[{settings.TRINITY_BIND}]" if ":" in settings.TRINITY_BIND else settings.TRINITY_BIND
-    return f"{host}:{port}"
+    """Name this node's own port; one that is open to everywhere is reached on loopback."""
+    bind, port = settings.TRINITY_BIND, settings.TRINITY_HTTP_PORT
+    if protocol == "udp":
+        bind, port = settings.TRINITY_UDP_BIND or bind, settings.TRINITY_UDP_PORT
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def read_key(file: Path | None) -> str:
