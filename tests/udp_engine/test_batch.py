@@ -208,6 +208,12 @@ def test_refusals_to_one_network_are_few() -> None:
         assert len(live.ask(live.client("127.0.0.8"), request())) == 1  # good keys are no part of this
 
 
+def test_networks_that_share_a_place_share_its_refusals() -> None:
+    with Live(refusals_per_s=1, refusal_burst=3, networks=1) as live:
+        found = [live.ask(live.client(f"127.0.{number}.9"), request("unknown")) for number in range(9)]
+        assert sum(map(len, found)) == 3
+
+
 # ---- sizes
 
 
