@@ -97,6 +97,7 @@ cdef struct SegmentMemory:             # a segment that this process writes
     Record* records
     uint64_t used                      # records in it
     uint64_t limit                     # the capacity; 0 once it must be sealed as it is
+    uint64_t synced                    # records that the last sync has made durable
     uint64_t seed                      # the identity's CRC
     bint sealed
     SegmentMemory* link                # the one sealed before, while nobody has taken it from the list

@@ -117,11 +117,20 @@ class Appender:
     def condemn(self, number: int) -> None:
         """Have a segment sealed as it is with the next append."""
 
-    def take_retired(self) -> list[int]:
-        """Let go of the memory of sealed segments and give their numbers, the first sealed one first."""
+    def sync(self, number: int) -> None:
+        """Make durable what has been appended to a segment in a mapped file; OSError as the disk says.
 
-    def close(self) -> tuple[list[int], list[int]]:
-        """Seal the current segment and let go of all: the numbers of the sealed and of the unused ones.
+        Only the pages up to there are written. Of a condemned segment nothing is.
+        """
+
+    def take_retired(self) -> list[int]:
+        """Name the segments that were sealed since this was last called, the first sealed one first."""
+
+    def release(self, number: int) -> None:
+        """Let go of the memory of a retired segment, or after closing of any."""
+
+    def close(self) -> list[int]:
+        """Seal the current segment, and name those to be retired; the others have nothing in them.
 
         After that every append says that there is no room. Closing twice is harmless. Nobody may be
         appending.

@@ -5,12 +5,18 @@ The layout is in _spool.pxd. First the append, then reading, then what Python se
 """
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport errno
 from libc.stdint cimport UINT32_MAX
 from libc.string cimport memmove
 
+import os
 from collections import namedtuple
 
 from telemetry.exceptions import LayoutError
+
+cdef extern from "<sys/mman.h>":
+    int msync(void* start, size_t length, int flags) noexcept nogil
+    int MS_SYNC
 
 cdef extern from "<string.h>":
     size_t strnlen(const char* text, size_t most) noexcept nogil
@@ -327,27 +333,36 @@ cdef class Appender:
         cdef Held held = self.held[number]
         spool_store(&held.segment.limit, 0, SPOOL_RELAXED)
 
+    def sync(self, uint64_t number):
+        cdef Held held = self.held[number]
+        cdef SegmentMemory* segment = &held.segment
+        cdef uint64_t written = spool_load(&segment.header.written, SPOOL_ACQUIRE) & UINT32_MAX
+        cdef int error = 0
+        if written == segment.synced or spool_load(&segment.limit, SPOOL_RELAXED) == 0:
+            return
+        with nogil:
+            if msync(segment.header, HEADER_BYTES + written * RECORD_BYTES, MS_SYNC) != 0:
+                error = errno
+        if error:
+            raise OSError(error, os.strerror(error))
+        segment.synced = written
+
     def take_retired(self):
         cdef SegmentMemory* segment = spool_take(&self.memory.retired)
-        cdef Held held
         numbers = []
         while segment is not NULL:
-            held = self.held.pop(segment.number)
+            numbers.append(segment.number)
             segment = segment.link
-            numbers.append(held.segment.number)
-            held.release()
         return numbers[::-1]
 
+    def release(self, uint64_t number):
+        cdef Held held = self.held.pop(number)
+        held.release()
+
     def close(self):
-        cdef Held held
         self.closed = True
         if self.memory.current != &self.memory.nowhere and not self.memory.current.sealed:
             seal(&self.memory, self.memory.current)
         self.memory.current = &self.memory.nowhere
         spool_take(&self.memory.next)
-        retired = self.take_retired()
-        unused = list(self.held)
-        for held in self.held.values():
-            held.release()
-        self.held.clear()
-        return retired, unused
+        return self.take_retired()

@@ -1,12 +1,13 @@
 """The reading side of the usage spool: any segment, while it is written, sealed, or left by a dead worker.
 
-A worker's folder is `spool/<row>/`, a segment `<created_ns>.seg` in it. What is read is copied out of the file:
-one that has become shorter is told by its length, and ends no reader by a signal. Memory is what one reading
+A worker's folder is `spool/<row>/`, a segment in it `<created_ns>.seg`. What is read is copied out: a file
+that has become shorter is told by its length, and ends no reader by a signal. Memory is what one reading
 holds, whatever the backlog.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -135,13 +136,23 @@ class Segment:
 
     def _last_whole(self, start: int) -> int:
         """Find where the last whole record ends: its writer may have died before it could count it."""
-        found = 0
-        for place in range(start, self.header.capacity, SCAN):
-            _, end = sift(
-                self._records(place, min(place + SCAN, self.header.capacity)), place, self.header.seed
-            )
+        found, place = 0, self._skip_hole(start)
+        while place < self.header.capacity:
+            next_place = min(place + SCAN, self.header.capacity)
+            _, end = sift(self._records(place, next_place), place, self.header.seed)
             found = place + end if end else found
+            place = self._skip_hole(next_place)
         return found
+
+    def _skip_hole(self, place: int) -> int:
+        """Give the first place from *place* on where the file system knows of anything."""
+        try:
+            data = os.lseek(self._fd, HEADER_BYTES + place * RECORD_BYTES, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return self.header.capacity
+        return max(place, (data - HEADER_BYTES) // RECORD_BYTES)
 
 
 def segment_name(created_ns: int) -> str:

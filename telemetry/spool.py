@@ -8,7 +8,7 @@
 | a sync failed | kill -9, no power cut: no second sync is believed. The segment is sealed as it is |
 
 That no append ends in a signal rests on blocks that are taken beforehand and then written in place, as ext4,
-XFS and tmpfs do. A lock on each segment says that its writer lives; a child forked without exec would share it.
+XFS and tmpfs do. A lock on each segment says that its writer lives; a child forked without exec shares it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ PERIOD_S = 0.05
 RETRY_NS = 500_000_000
 """After a failure no segment is made for so long: a full disk is not asked twenty times a second."""
 NEW = ".new"
+ZEROS = bytes(1024 * 1024)
+"""Written over a new segment: to append to pages that are in memory costs a fraction of what faults do."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,6 @@ class SegmentFile:
     def __init__(self, path: Path, header: bytes, size: int) -> None:
         """Make it under another name, and give it its own once all of it is on the disk."""
         self.path = path
-        self._is_spoilt = False
         half_made = path.with_suffix(NEW)
         self._fd = os.open(
             half_made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -71,25 +72,17 @@ class SegmentFile:
             if os.pwrite(self._fd, header, 0) != len(header):
                 raise OSError(f"{half_made}: the header was not written whole")
             os.fsync(self._fd)
-            self.memory = mmap.mmap(self._fd, size)
             os.rename(half_made, path)
             sync_folder(path.parent)
+            for place in range(len(header), size, len(ZEROS)):
+                os.pwrite(self._fd, ZEROS[: size - place], place)
+            self.memory = mmap.mmap(self._fd, size)
         except BaseException:
             os.close(self._fd)
             for name in (half_made, path):
                 with contextlib.suppress(OSError):  # the first failure is told; what stays is empty
                     os.unlink(name)
             raise
-
-    def sync(self) -> None:
-        """Make what was stored durable; mapped pages are written, too. After a failure never tried again.
-
-        The kernel holds what it could not write for written: a second sync would say so.
-        """
-        if not self._is_spoilt:
-            self._is_spoilt = True
-            os.fdatasync(self._fd)
-            self._is_spoilt = False
 
     def close(self) -> None:
         self.memory.close()
@@ -109,10 +102,11 @@ class Spool:
         node: str,
         row: int,
         parameters: SpoolParameters | None = None,
+        appender: Appender | None = None,
         wall_ns: Callable[[], int] = time.time_ns,
         mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.appender = Appender()
+        self.appender = appender or Appender()
         self.parameters = parameters or SpoolParameters()
         self._bound = self.parameters.spool_bytes
         self._root, self._folder = root, root / str(row)
@@ -122,7 +116,6 @@ class Spool:
         self._may_tell_full, self._may_tell_near = Seldom(mono_ns), Seldom(mono_ns)
         self._files: dict[int, SegmentFile] = {}  # by the appender's number
         self._failed_ns: int | None = None
-        self._synced = 0  # how many appends the last sync has seen
         self._failures = 0
         # Each keeps others out of what its name says; who wants several takes them in this order.
         self._preparing, self._syncing, self._numbering = threading.Lock(), threading.Lock(), threading.Lock()
@@ -159,12 +152,12 @@ class Spool:
     def sync(self) -> None:
         """Make durable what has been appended, and let go of what is sealed."""
         with self._syncing:
-            self._let_go()
-            appended = self.appender.appended
-            if appended != self._synced:
-                self._synced = appended
-                for number, file in list(self._files.items()):
-                    self._sync_one(number, file)
+            with self._numbering:
+                retired = self.appender.take_retired()
+            for number in retired:
+                self._retire(number)
+            for number in list(self._files):
+                self._sync_one(number)
 
     def state(self) -> SpoolState:
         used = used_bytes(self._root)
@@ -179,14 +172,12 @@ class Spool:
     def close(self) -> None:
         """Seal what was appended and make it durable. Closing twice is harmless; nobody may be appending."""
         with self._preparing, self._syncing:
-            sealed, unused = self.appender.close()
-            for number in sealed:
+            for number in self.appender.close():
                 self._retire(number)
-            for number in unused:
-                file = self._files.pop(number)
+            for number, file in list(self._files.items()):
                 with contextlib.suppress(OSError):  # an empty segment more is seen and deleted like any other
                     os.unlink(file.path)
-                file.close()
+                self._let_go(number)
 
     # -- making
 
@@ -222,26 +213,21 @@ class Spool:
 
     # -- syncing
 
-    def _let_go(self) -> None:
-        with self._numbering:
-            retired = self.appender.take_retired()
-        for number in retired:
-            self._retire(number)
-
     def _retire(self, number: int) -> None:
-        file = self._files.pop(number)
-        try:
-            file.sync()
-        except OSError as error:
-            self._tell_failure(f"{file.path}: a sync failed", error)
-        file.close()
+        self._sync_one(number)
+        self._let_go(number)
 
-    def _sync_one(self, number: int, file: SegmentFile) -> None:
+    def _let_go(self, number: int) -> None:
+        self.appender.release(number)
+        self._files.pop(number).close()
+
+    def _sync_one(self, number: int) -> None:
+        """Sync a segment unless that has failed: what could not be written the kernel holds for written."""
         try:
-            file.sync()
+            self.appender.sync(number)
         except OSError as error:
             self.appender.condemn(number)
-            self._tell_failure(f"{file.path}: a sync failed, it is sealed as it is", error)
+            self._tell_failure(f"{self._files[number].path}: a sync failed, it is sealed as it is", error)
 
     # -- telling
 

@@ -1,0 +1,194 @@
+"""Measure the usage spool and print JSON: an append, records per second, reading, and a backlog of 8 GiB.
+
+    python -m tests.benchmarks.bench_spool [--records 2000000] [--segments 128] [--folder DIR]
+
+*append_ns* fills a record in and appends it from C to memory that is there already, *fill_ns* is the filling
+alone. *worker* is a spool as a worker has it, files, threads and syncs included, on the disk of --folder, and
+*append_ns* there the time inside appends; who finds it full tries again after 1 ms, and *waits* counts that.
+*backlog* is made of sparse files, each with 4,096 records and else holes; every second one was left by a dead
+writer, so that its end has to be looked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import mmap
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from telemetry._spool import HEADER_BYTES, RECORD_BYTES, Appender, UsageLog, make_header
+from telemetry.parameters import SpoolParameters
+from telemetry.segments import MOST, Segment, find_segments, segment_name
+from telemetry.spool import Spool
+from tests.benchmarks.bench_board import compile_beside
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+CAPACITY = (SEGMENT_BYTES - HEADER_BYTES) // RECORD_BYTES
+ROUNDS = 5
+LOG = UsageLog(1, 2, 202611, 42, 200, 1, 1, 1, 0, 0, 0, "BTC", "coinbase", "67123.45", "USD")
+
+
+@contextmanager
+def timed(times: list[float]) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    times.append(time.perf_counter() - began)
+
+
+def make_segment(created_ns: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, SEGMENT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+    memory[:HEADER_BYTES] = make_header("Bench", 1, created_ns, SEGMENT_BYTES)
+    return memory
+
+
+def measure_append(appends: ModuleType) -> dict[str, float]:
+    fill_s: list[float] = []
+    append_s: list[float] = []
+    for turn in range(ROUNDS):
+        appender = Appender()
+        appender.publish(make_segment(turn))
+        with timed(fill_s):
+            appends.fill_all(CAPACITY)
+        with timed(append_s):
+            assert appends.append_all(appender, CAPACITY) == CAPACITY
+        appender.close()
+    appender = Appender()
+    appender.publish(make_segment(ROUNDS))
+    python_s: list[float] = []
+    with timed(python_s):
+        for _ in range(CAPACITY // 4):
+            appender.append(LOG)
+    appender.close()
+    return {
+        "fill_ns": round(min(fill_s) / CAPACITY * 1e9, 1),
+        "append_ns": round(sorted(append_s)[ROUNDS // 2] / CAPACITY * 1e9, 1),
+        "append_ns_best": round(min(append_s) / CAPACITY * 1e9, 1),
+        "python_append_ns": round(python_s[0] / (CAPACITY // 4) * 1e9),
+    }
+
+
+async def measure_worker(appends: ModuleType, root: Path, records: int) -> dict[str, float]:
+    spool = Spool(root, node="Bench", row=1, parameters=SpoolParameters(segment_bytes=SEGMENT_BYTES))
+    spool.prepare()
+    task = asyncio.create_task(spool.run())
+    times: list[float] = []
+    inside: list[float] = []
+    waits = done = 0
+    with timed(times):
+        while done < records:
+            with timed(inside):
+                appended = appends.append_all(spool.appender, min(10_000, records - done))
+            done += appended
+            waits += appended == 0
+            await asyncio.sleep(0 if appended else 0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    closing: list[float] = []
+    with timed(closing):
+        spool.close()
+    assert spool.state().failures == 0
+    return {
+        "records": records,
+        "records_per_s": round(records / times[0]),
+        "append_ns": round(sum(inside) / records * 1e9, 1),
+        "slowest_10000_ms": round(max(inside) * 1e3, 1),
+        "waits": waits,
+        "close_s": round(closing[0], 2),
+    }
+
+
+def measure_reading(root: Path) -> dict[str, float]:
+    read, times = 0, []
+    with timed(times):
+        for path in find_segments(root):
+            read += read_all(path)
+    return {"records": read, "records_per_s": round(read / times[0])}
+
+
+def read_all(path: Path) -> int:
+    with Segment(path) as segment:
+        place = found = 0
+        while (reading := segment.read(place, MOST // 8)).end > place:
+            assert reading.damaged == 0
+            found += len(reading.records) // RECORD_BYTES
+            place = reading.end
+    return found
+
+
+def make_backlog(appends: ModuleType, root: Path, segments: int) -> None:
+    (root / "1").mkdir(parents=True)
+    for number in range(1, segments + 1):
+        with (root / "1" / segment_name(number)).open("w+b") as file:
+            file.truncate(SEGMENT_BYTES)
+            file.write(make_header("Bench", 1, number, SEGMENT_BYTES))
+            file.flush()
+            memory = mmap.mmap(file.fileno(), SEGMENT_BYTES)
+        appender = Appender()
+        appender.publish(memory)
+        appends.append_all(appender, 4_096)
+        if number % 2:
+            appender.close()  # seals; the others are let go of as a killed writer does
+        del appender
+        memory.flush()
+
+
+def measure_backlog(appends: ModuleType, root: Path, segments: int) -> dict[str, float]:
+    make_backlog(appends, root, segments)
+    before = peak_kib()
+    opened: list[float] = []
+    with timed(opened):
+        ends = []
+        for path in find_segments(root):
+            with Segment(path) as segment:
+                ends.append(segment.look().end)
+    assert ends == [4_096] * segments
+    read: list[float] = []
+    with timed(read):
+        records = sum(read_all(path) for path in find_segments(root))
+    return {
+        "bytes": segments * SEGMENT_BYTES,
+        "open_s": round(opened[0], 2),
+        "read_s": round(read[0], 2),
+        "records": records,
+        "peak_rss_growth_mib": round((peak_kib() - before) / 1024, 1),
+    }
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(records: int, segments: int, folder: Path | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        appends = compile_beside("spool_appends", Path(name))
+        # First what is judged by its memory: a peak never goes down again.
+        backlog = measure_backlog(appends, Path(name) / "backlog", segments)
+        return {
+            "record_bytes": RECORD_BYTES,
+            "backlog": backlog,
+            "append": measure_append(appends),
+            "worker": asyncio.run(measure_worker(appends, Path(name) / "node", records)),
+            "reading": measure_reading(Path(name) / "node"),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=int, default=2_000_000)
+    parser.add_argument("--segments", type=int, default=128)
+    parser.add_argument("--folder", type=Path, help="a folder on the disk that is to be measured")
+    print(json.dumps(measure(**vars(parser.parse_args())), indent=1))
+
+
+if __name__ == "__main__":
+    main()
