@@ -59,11 +59,14 @@ class Pair:
     async def seed(self, datagram: bytes, source: Live) -> int:
         """Send to A from *source*, wait for silence, and say how many datagrams have been exchanged."""
         before = self.exchanged
-        forged = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with forged:
-            forged.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            forged.bind(source.socket.getsockname())
-            forged.sendto(datagram, self.first.socket.getsockname())
+        target = self.first.socket.getsockname()
+        if source is self.first:
+            source.socket.sendto(datagram, target)
+        else:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forged:
+                forged.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                forged.bind(source.socket.getsockname())
+                forged.sendto(datagram, target)
         # Closed before A has read it: the answer goes to the engine at that address.
         await until(lambda: self.exchanged > before)
         seen, quiet_since, began = self.exchanged, time.monotonic(), time.monotonic()
