@@ -356,7 +356,10 @@ cdef class Appender:
         return numbers[::-1]
 
     def release(self, uint64_t number):
-        cdef Held held = self.held.pop(number)
+        cdef Held held = self.held[number]
+        if not held.segment.sealed and not self.closed:
+            raise ValueError(f"segment {number} may still be appended to")
+        del self.held[number]
         held.release()
 
     def close(self):
