@@ -31,7 +31,7 @@ from udp_engine.sockets import enlarge, open_sockets
 SLOTS, ROWS = 4_096, 65_536
 MONTH = 202_611
 TICK_S = 1.0
-STILL_S = 0.7
+STILL_S = 0.6
 PRICE = "67123.45"
 PATIENT_MS = 20_000  # far longer than a worker is away: what is not answered by then never will be
 
