@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -283,7 +284,12 @@ def test_replies_from_two_of_our_addresses_do_not_leave_together() -> None:
 # ---- who is not answered
 
 
-@pytest.mark.parametrize("port", [1_900, 5_353, 11_211, 53, 7])
+privileged = pytest.mark.skipif(os.geteuid() != 0, reason="only root binds the lower ports")
+
+
+@pytest.mark.parametrize(
+    "port", [1_900, 5_353, 11_211, *[pytest.param(port, marks=privileged) for port in (7, 19, 53)]]
+)
 def test_port_of_a_reflector_is_not_answered(live: Live, port: int) -> None:
     assert live.ask(live.client("127.0.0.77", port), request(), request("unknown")) == []
     assert live.account().drops == {"bad_source": 2}
