@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +33,8 @@ from telemetry._spool import (
     sift,
 )
 from telemetry.exceptions import LayoutError
-from tests.telemetry.spooling import CAPACITY, NODE, ROW, SIZE, make_log, make_memory
+from telemetry.segments import segment_name
+from tests.telemetry.spooling import CAPACITY, NODE, ROW, SIZE, make_log, make_memory, read_numbers
 from tests.twins import spool as twin
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -214,6 +219,44 @@ def test_appender_killed_at_any_store_leaves_what_was_appended_and_at_most_the_o
             assert len(read_logs(memory)) == before + 1
             return
     pytest.fail("an append never ended")
+
+
+STOPPED_AT = """
+import ctypes, mmap, resource, sys
+from telemetry._spool import Appender
+from tests.telemetry.spooling import SIZE, make_log
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+before, page = int(sys.argv[2]), int(sys.argv[3])
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), SIZE)
+appender = Appender()
+appender.publish(memory)
+for number in range(before):
+    appender.append(make_log(number))
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + page * 4096), 4096, 1) == 0
+appender.append(make_log(before))
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "left"),
+    [(1, 25), (2, 25), (0, 26)],
+    ids=["before the record", "within the record", "before it is counted"],
+)
+def test_compiled_appender_stopped_between_its_stores_leaves_no_half_record(
+    page: int, left: int, tmp_path: Path
+) -> None:
+    # The record after 25 others lies across two pages: whichever may not be written, the process ends there.
+    assert 25 * RECORD_BYTES < 4096 < 26 * RECORD_BYTES
+    folder = tmp_path / str(ROW)
+    folder.mkdir()
+    path = folder / segment_name(1)
+    path.write_bytes(make_memory())
+    command = [sys.executable, "-c", STOPPED_AT, str(path), "25", str(page)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == -signal.SIGSEGV
+    assert read_numbers(path) == ([*range(left)], 0)
 
 
 @given(LOGS)
