@@ -122,7 +122,7 @@ async def test_flows_spread_over_the_workers(workers: UdpWorkers) -> None:
     assert all(0.3 <= one / reading.sent <= 0.7 for one in received)
 
 
-@sizes(200_000, 5_000_000)
+@sizes(200_000, 2_000_000)
 async def test_memory_stays_as_it_is(workers: UdpWorkers, size: int) -> None:
     """Requests of every kind, answered from the board, by asyncio, refused and dropped."""
     kinds = [
