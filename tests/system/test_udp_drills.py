@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 BACK_S = 2.0 * RECOVERY_S / 5.0
 BATCH = 64
 MIB = 1 << 20
+SEVERAL = request(id=ID).replace(b'"asset":"BTC"', b'"assets":["BTC","NOPE","ETH"]')
 
 
 def sizes(small: int, full: int) -> pytest.MarkDecorator:
@@ -122,13 +123,25 @@ async def test_flows_spread_over_the_workers(workers: UdpWorkers) -> None:
     assert all(0.3 <= one / reading.sent <= 0.7 for one in received)
 
 
+async def fill(workers: UdpWorkers) -> None:
+    """Have the worker hold as much at once as it ever will: each batch full of questions for asyncio."""
+    with load(workers, [SEVERAL], timeout_ms=200) as made:
+        loading = asyncio.create_task(loaded(made, 2.0), name="load")
+        for _ in range(5):
+            os.kill(workers.pid(0), signal.SIGSTOP)
+            await asyncio.sleep(0.2)
+            os.kill(workers.pid(0), signal.SIGCONT)
+            await asyncio.sleep(0.1)
+        await loading
+
+
 @sizes(200_000, 2_000_000)
 async def test_memory_stays_as_it_is(workers: UdpWorkers, size: int) -> None:
     """Requests of every kind, answered from the board, by asyncio, refused and dropped."""
     kinds = [
         GOOD,
         request(asset="NOPE", id=ID),
-        request(id=ID).replace(b'"asset":"BTC"', b'"assets":["BTC","NOPE","ETH"]'),
+        SEVERAL,
         request("revoked", id=ID),
         request("free", id=ID),
         request(asset="!", id=ID),
@@ -138,6 +151,7 @@ async def test_memory_stays_as_it_is(workers: UdpWorkers, size: int) -> None:
     async with workers.running():
         with load(workers, kinds, window=32, timeout_ms=50) as made, Client() as client:
             await loaded(made, 1.0)
+            await fill(workers)
             before, received = rss_bytes(workers.pid(0)), workers.received()[0]
             while workers.received()[0] < received + size:
                 for number in range(500):
