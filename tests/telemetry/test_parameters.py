@@ -1,0 +1,37 @@
+"""What the tunables of telemetry may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
+from telemetry.parameters import SpoolParameters
+
+
+def test_defaults_are_as_stated() -> None:
+    parameters = SpoolParameters()
+    assert (parameters.segment_bytes, parameters.spool_bytes) == (64 * 2**20, 8 * 2**30)
+    assert (parameters.warn_percent, parameters.sync_ms) == (80, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("segment_bytes", MIN_SEGMENT_BYTES - HEADER_BYTES),
+        ("segment_bytes", MIN_SEGMENT_BYTES + 1),
+        ("segment_bytes", MAX_SEGMENT_BYTES + HEADER_BYTES),
+        ("spool_bytes", 128 * 2**20 - 1),
+        ("warn_percent", 0),
+        ("warn_percent", 101),
+        ("sync_ms", 0),
+        ("sync_ms", 60_001),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        SpoolParameters(**{name: value})
+
+
+@pytest.mark.parametrize("size", [MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES])
+def test_bounds_themselves_are_allowed(size: int) -> None:
+    assert SpoolParameters(segment_bytes=size, spool_bytes=2 * size).segment_bytes == size
