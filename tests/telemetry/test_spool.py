@@ -121,6 +121,20 @@ def test_restarted_worker_makes_new_segments_and_leaves_the_old_ones_alone(root:
     assert read_spool(root) == [*range(20)]
 
 
+def test_worker_and_its_successor_append_side_by_side(root: Path) -> None:
+    old, new = make_spool(root, wall_ns=lambda: 1), make_spool(root, wall_ns=lambda: 1)
+    for turn in range(3):
+        append_all(old, range(turn * 1000, turn * 1000 + CAPACITY))
+        append_all(new, range(turn * 1000 + 500, turn * 1000 + 500 + CAPACITY))
+    old.close()
+    append_all(new, range(5000, 5010))
+    new.close()
+    starts = [start for turn in range(3) for start in (turn * 1000, turn * 1000 + 500)]
+    expected = [number for start in starts for number in range(start, start + CAPACITY)]
+    assert sorted(read_spool(root)) == [*expected, *range(5000, 5010)]
+    assert len(names(root)) == 7
+
+
 def test_clock_that_was_set_back_makes_no_older_segment(root: Path) -> None:
     write_segment(root, 0).rename(root / str(ROW) / segment_name(5_000))
     spool = make_spool(root, wall_ns=lambda: 17)
