@@ -104,7 +104,7 @@ cdef struct SegmentMemory:             # a segment that this process writes
     uint64_t number                    # what Appender.publish has given
 
 cdef struct SpoolMemory:
-    SegmentMemory* current             # never NULL: *nowhere*, which has no room, where there is none
+    SegmentMemory* current             # never NULL and never sealed: *nowhere*, which has no room, where there is none
     SegmentMemory* next                # prepared; NULL once it has become the current one
     SegmentMemory* retired             # sealed and not yet let go of, the last one first
     uint64_t appended

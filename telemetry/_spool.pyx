@@ -69,6 +69,8 @@ cdef inline uint64_t checked_count(uint64_t seed, uint64_t count) noexcept nogil
 
 
 cdef void seal(SpoolMemory* spool, SegmentMemory* segment) noexcept nogil:
+    """Whoever finds it on the list may let go of its memory at once: nothing here touches it afterwards."""
+    spool.current = &spool.nowhere
     segment.sealed = 1
     spool_store(&segment.header.sealed, checked_count(segment.seed, segment.used), SPOOL_RELEASE)
     spool_push(&spool.retired, segment)
@@ -76,9 +78,9 @@ cdef void seal(SpoolMemory* spool, SegmentMemory* segment) noexcept nogil:
 
 cdef SegmentMemory* go_on(SpoolMemory* spool) noexcept nogil:
     """Make the prepared segment the current one; NULL when there is none."""
-    cdef SegmentMemory* segment = spool.current
-    if segment != &spool.nowhere and not segment.sealed:
-        seal(spool, segment)               # as it is: what was to make it durable has failed
+    cdef SegmentMemory* segment
+    if spool.current != &spool.nowhere:
+        seal(spool, spool.current)         # as it is: what was to make it durable has failed
     segment = spool_take(&spool.next)
     if segment is not NULL and spool_load(&segment.limit, SPOOL_RELAXED) == 0:
         seal(spool, segment)
@@ -364,8 +366,7 @@ cdef class Appender:
 
     def close(self):
         self.closed = True
-        if self.memory.current != &self.memory.nowhere and not self.memory.current.sealed:
+        if self.memory.current != &self.memory.nowhere:
             seal(&self.memory, self.memory.current)
-        self.memory.current = &self.memory.nowhere
         spool_take(&self.memory.next)
         return self.take_retired()

@@ -32,7 +32,7 @@ from telemetry.running import repeat
 from telemetry.segments import LOCK, SUFFIX, segment_name, used_bytes
 from telemetry.seldom import Seldom
 
-PERIOD_S = 0.05
+PERIOD_S = 0.02
 RETRY_NS = 500_000_000
 """After a failure no segment is made for so long: a full disk is not asked twenty times a second."""
 NEW = ".new"
@@ -127,7 +127,8 @@ class Spool:
         with ThreadPoolExecutor(2, "spool") as threads:
 
             async def prepare() -> None:
-                await loop.run_in_executor(threads, self.prepare)
+                if self.appender.wanting:  # seldom: most turns cost no change of threads
+                    await loop.run_in_executor(threads, self.prepare)
 
             async def sync() -> None:
                 await loop.run_in_executor(threads, self.sync)

@@ -15,7 +15,8 @@ import argparse
 import asyncio
 import json
 import mmap
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,32 @@ from tests.benchmarks.bench_board import compile_beside
 SEGMENT_BYTES = 64 * 1024 * 1024
 CAPACITY = (SEGMENT_BYTES - HEADER_BYTES) // RECORD_BYTES
 ROUNDS = 5
+READER = """
+import json, sys, time
+from pathlib import Path
+from telemetry.segments import Segment, find_segments
+def memory_mib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmHWM"))
+before, began, records = memory_mib(), time.perf_counter(), 0
+for path in find_segments(Path(sys.argv[1])):
+    with Segment(path) as segment:
+        segment.look()
+opened = time.perf_counter()
+for path in find_segments(Path(sys.argv[1])):
+    with Segment(path) as segment:
+        place = 0
+        while (reading := segment.read(place)).end > place:
+            records += len(reading.records) // 160
+            place = reading.end
+print(json.dumps({
+    "records": records,
+    "open_s": round(opened - began, 3),
+    "read_s": round(time.perf_counter() - opened, 3),
+    "rss_before_mib": before,
+    "peak_rss_mib": memory_mib(),
+}))
+"""
 LOG = UsageLog(1, 2, 202611, 42, 200, 1, 1, 1, 0, 0, 0, "BTC", "coinbase", "67123.45", "USD")
 
 
@@ -141,39 +168,20 @@ def make_backlog(appends: ModuleType, root: Path, segments: int) -> None:
 
 
 def measure_backlog(appends: ModuleType, root: Path, segments: int) -> dict[str, float]:
+    """Have a process of its own open and read it: what this one needs otherwise is not counted."""
     make_backlog(appends, root, segments)
-    before = peak_kib()
-    opened: list[float] = []
-    with timed(opened):
-        ends = []
-        for path in find_segments(root):
-            with Segment(path) as segment:
-                ends.append(segment.look().end)
-    assert ends == [4_096] * segments
-    read: list[float] = []
-    with timed(read):
-        records = sum(read_all(path) for path in find_segments(root))
-    return {
-        "bytes": segments * SEGMENT_BYTES,
-        "open_s": round(opened[0], 2),
-        "read_s": round(read[0], 2),
-        "records": records,
-        "peak_rss_growth_mib": round((peak_kib() - before) / 1024, 1),
-    }
-
-
-def peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    command = [sys.executable, "-c", READER, str(root)]
+    read: dict[str, float] = json.loads(subprocess.check_output(command, text=True))
+    assert read["records"] == 4_096 * segments
+    return {"bytes": segments * SEGMENT_BYTES} | read
 
 
 def measure(records: int, segments: int, folder: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         appends = compile_beside("spool_appends", Path(name))
-        # First what is judged by its memory: a peak never goes down again.
-        backlog = measure_backlog(appends, Path(name) / "backlog", segments)
         return {
             "record_bytes": RECORD_BYTES,
-            "backlog": backlog,
+            "backlog": measure_backlog(appends, Path(name) / "backlog", segments),
             "append": measure_append(appends),
             "worker": asyncio.run(measure_worker(appends, Path(name) / "node", records)),
             "reading": measure_reading(Path(name) / "node"),

@@ -296,6 +296,18 @@ def test_full_segment_is_sealed_at_once_and_the_prepared_one_goes_on() -> None:
     assert [log.key_id for log in read_logs(second)] == [CAPACITY]
 
 
+def test_full_segment_that_was_let_go_of_is_not_touched_by_the_next_append() -> None:
+    appender = Appender()
+    number = appender.publish(make_memory(1))
+    for created_ns in range(2, 20):
+        while appender.take_retired() != [number]:
+            assert appender.append(make_log(0))
+        appender.release(number)
+        number = appender.publish(make_memory(created_ns))  # mostly lies where the last one was freed
+        assert appender.append(make_log(0))
+        assert appender.wanting
+
+
 def test_append_without_room_is_refused_and_counted_until_there_is_room() -> None:
     appender = Appender()
     assert not appender.append(make_log(0))
