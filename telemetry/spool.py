@@ -74,8 +74,8 @@ class SegmentFile:
             os.fsync(self._fd)
             os.rename(half_made, path)
             sync_folder(path.parent)
-            for place in range(len(header), size, len(ZEROS)):
-                os.pwrite(self._fd, ZEROS[: size - place], place)
+            whole, rest = divmod(size - len(header), len(ZEROS))
+            os.pwritev(self._fd, [ZEROS] * whole + [ZEROS[:rest]], len(header))
             self.memory = mmap.mmap(self._fd, size)
         except BaseException:
             os.close(self._fd)

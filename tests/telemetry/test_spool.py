@@ -227,7 +227,7 @@ def test_segment_is_not_made_while_another_worker_makes_one(root: Path) -> None:
 class FailingOs:
     """The module `os`, of whose calls the *n*th fails: of those that change or sync something."""
 
-    CALLS = ("open", "posix_fallocate", "pwrite", "fsync", "rename", "close")
+    CALLS = ("open", "posix_fallocate", "pwrite", "pwritev", "fsync", "rename", "close")
 
     def __init__(self, n: int) -> None:
         self.left = n

@@ -138,7 +138,7 @@ class Disk:
     Stands in for `os` where segments are made. *cut_at* is the call at which the power fails.
     """
 
-    WATCHED = ("open", "posix_fallocate", "pwrite", "fsync", "rename", "unlink")
+    WATCHED = ("open", "posix_fallocate", "pwrite", "pwritev", "fsync", "rename", "unlink")
 
     def __init__(self, root: Path, cut_at: int = 0) -> None:
         self.root = root
