@@ -88,6 +88,7 @@ cdef class Finder:
         cdef bytes text
         if found is None:
             label.looked_at = 0
+            self.names[exchange] = None
             return 0
         if label.looked_at and label.edition == <uint16_t>found.edition:
             return 0

@@ -21,9 +21,9 @@ View = Callable[[HttpRequest], HttpResponse]
 def guarded(*methods: str, permissions: tuple[str, ...]) -> Callable[[Endpoint], View]:
     """Let a function answer *methods* for staff with all of *permissions*, and for the admin key.
 
-    What takes POST changes something: a session then needs its CSRF token, whatever the method.
+    What takes more than GET changes something: a session then needs its CSRF token, whatever the method.
     """
-    changes = "POST" in methods
+    changes = set(methods) != {"GET"}
     accepted = methods if changes else (*methods, "HEAD")
 
     def decorate(answer: Endpoint) -> View:

@@ -67,7 +67,10 @@ class Counters:
     LayoutError when the buffer holds something else. Holds the buffer until closed.
     """
 
-    def __init__(self, buffer: object, worker: int) -> None: ...
+    def __init__(self, buffer: object | None = None, worker: int = 0) -> None: ...
+    def attach(self, buffer: object, worker: int) -> None:
+        """Count there from now on. What was counted before, nowhere, is forgotten."""
+
     def add(self, index: int, n: int = 1) -> None:
         """Add *n* to the counter at *index*, one of this module's constants. After closing, count nowhere."""
 

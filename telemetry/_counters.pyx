@@ -58,7 +58,11 @@ cdef class Counters:
     def __cinit__(self):
         self.row = &self.nowhere
 
-    def __init__(self, buffer, int worker):
+    def __init__(self, buffer=None, int worker=0):
+        if buffer is not None:
+            self.attach(buffer, worker)
+
+    def attach(self, buffer, int worker):
         if not 0 <= worker < MAX_WORKERS:
             raise ValueError(f"a worker's number is 0 to {MAX_WORKERS - 1}, not {worker}")
         self.close()

@@ -47,6 +47,17 @@ def wait_to_begin(ready: int | None, go: int | None) -> None:
     os.close(go)
 
 
+async def closed(pipe: int) -> None:
+    """Wait until the other end of *pipe* is closed, and close this one."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pipe, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(pipe)
+        os.close(pipe)
+
+
 def say_ready(descriptor: int | None) -> None:
     """Tell the supervisor over the pipe that it gave, if it did; then that this event loop still turns."""
     if descriptor is None:

@@ -25,3 +25,13 @@ class SecondWriter(SegmentError):
             path, f"process {pid} is its writer, and there may be only one" if pid else "it has a writer"
         )
         self.pid = pid
+
+
+class RowTaken(SegmentError):
+    """Another process counts in *row*."""
+
+    def __init__(self, path: Path, row: int) -> None:
+        super().__init__(
+            path, f"another process counts in row {row}; choose another --row"
+        )
+        self.row = row

@@ -13,6 +13,7 @@ from trinity_site.children import START_S, Service
 FEEDS_ROW = 0
 FIRST_HTTP_ROW = 1
 FIRST_UDP_ROW = 32
+MOST_WORKERS = 31  # of each kind
 DEVELOPMENT_ROW = MAX_WORKERS - 1  # manage.py runserver, beside a node or without one
 
 
@@ -20,11 +21,17 @@ def manage(settings: LazySettings) -> tuple[str, ...]:
     return sys.executable, str(settings.BASE_DIR / "manage.py")
 
 
-def udp_services(settings: LazySettings, opened: Sequence[socket.socket]) -> Iterator[Service]:
-    """Yield a worker for each of the bound sockets, which outlive the workers."""
+def udp_services(
+    settings: LazySettings, opened: Sequence[socket.socket], *, spare: bool = False
+) -> Iterator[Service]:
+    """Yield a worker for each of the bound sockets, which outlive the workers.
+
+    They count in the first rows, or in *spare* ones, which the node itself does not use.
+    """
     for number, one in enumerate(opened):
-        command = ["runudp", "--fd", str(one.fileno()), "--row", str(FIRST_UDP_ROW + number)]
-        command += ["--workers", str(len(opened))]
+        command = ["runudp", "--fd", str(one.fileno()), "--workers", str(len(opened))]
+        if not spare:
+            command += ["--row", str(FIRST_UDP_ROW + number)]
         if settings.TRINITY_UDP_PINNED:
             command += ["--cpu", str(settings.TRINITY_CORES[number % len(settings.TRINITY_CORES)])]
         yield Service(
@@ -45,6 +52,8 @@ def node_services(
         "TRINITY_HTTP_PORT": str(http.getsockname()[1]),
         "TRINITY_HEALTH_PORT": str(health.getsockname()[1]),
     }
+    if udp:
+        ports["TRINITY_UDP_PORT"] = str(udp[0].getsockname()[1])
     if settings.TRINITY_SIMULATOR_URL:
         yield Service("simulator", (*manage(settings), "runsimulator"))
     yield Service("feeds", (*manage(settings), "runfeeds"), environment=ports)

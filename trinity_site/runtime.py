@@ -19,7 +19,7 @@ from pricing.http import PriceApi, make_fast_path
 from pricing.service import PriceService
 from telemetry.traffic import Traffic
 from trinity_site.live import Live, open_live
-from trinity_site.shared_memory import open_counter_reader
+from trinity_site.shared_memory import open_counter_reader, open_counters
 from trinity_site.sources import TableFollower, cancelled, open_sources
 
 
@@ -45,8 +45,9 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
     """
     node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
     async with AsyncExitStack() as stack:
-        sources = await open_sources(stack, settings, row=row)
-        board, gate, counters, prices = sources.board, sources.gate, sources.counters, sources.prices
+        counters = stack.enter_context(open_counters(node, folder, worker=row))
+        sources = await open_sources(stack, settings, counters)
+        board, gate, prices = sources.board, sources.gate, sources.prices
         counted = stack.enter_context(open_counter_reader(node, folder))
         fast_path = make_fast_path(board, gate, counters, ttl_ms=sources.parameters.price_ttl_ms)
         await sources.follow(stack, lambda: fast_path.follow(prices.view.listed()))

@@ -23,7 +23,7 @@ from billing._gate import Gate, GateWriter, check_gate, format_gate, gate_size
 from pricing._board import BoardReader, BoardWriter, board_size, format_board
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
 from telemetry.exceptions import LayoutError
-from trinity_site.exceptions import SecondWriter, SegmentError
+from trinity_site.exceptions import RowTaken, SecondWriter, SegmentError
 
 FOLDER = Path("/dev/shm")
 # Two processes that start over an unusable file keep each other from locking it alone for an instant.
@@ -90,14 +90,20 @@ class Segment:
 
         *attach* opens a view that knows the writer, for the message of SecondWriter.
         """
-        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, lock)
-        except BlockingIOError:
+        if not self.lock_byte(0):
             view = attach(self.memory)
             pid = view.writer_pid
             view.close()
-            raise SecondWriter(self.path, pid) from None
+            raise SecondWriter(self.path, pid)
+
+    def lock_byte(self, place: int) -> bool:
+        """Take one byte's lock until closed; False while another process has it. The kernel frees a dead one's."""
+        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, lock)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         if self._fd < 0:
@@ -166,10 +172,19 @@ def open_gate(node: str, data_dir: Path, *, rows: int) -> Opened[Gate]:
     return _open(path, gate_layout(rows), mmap.ACCESS_WRITE, lambda segment: Gate(segment.memory))
 
 
-def open_counters(node: str, data_dir: Path, *, worker: int) -> Opened[Counters]:
-    """Attach to one worker's row of the node's counters."""
-    path = segment_path(node, data_dir, "counters")
-    return _open(path, counters_layout(), mmap.ACCESS_WRITE, lambda segment: Counters(segment.memory, worker))
+def open_counters(
+    node: str, data_dir: Path, *, worker: int, counters: Counters | None = None
+) -> Opened[Counters]:
+    """Become the one who counts in a worker's row, with *counters* where they are given; RowTaken."""
+
+    def view(segment: Segment) -> Counters:
+        if not segment.lock_byte(worker):
+            raise RowTaken(segment.path, worker)
+        counting = Counters() if counters is None else counters
+        counting.attach(segment.memory, worker)
+        return counting
+
+    return _open(segment_path(node, data_dir, "counters"), counters_layout(), mmap.ACCESS_WRITE, view)
 
 
 def open_counter_reader(node: str, data_dir: Path) -> Opened[CounterReader]:

@@ -27,10 +27,10 @@ def listen_udp(settings: LazySettings, count: int, command: str) -> list[socket.
     host, port = settings.TRINITY_UDP_BIND or settings.TRINITY_BIND, settings.TRINITY_UDP_PORT
     try:
         opened = open_sockets(host, port, count)
+        for one in opened:
+            enlarge(one, Parameters().buffer_bytes)
     except OSError as error:
         raise _taken(host, port, "TRINITY_UDP_PORT", command, error) from error
-    for one in opened:
-        enlarge(one, Parameters().buffer_bytes)
     return opened
 
 

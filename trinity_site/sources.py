@@ -16,7 +16,7 @@ from pricing.parameters import Parameters
 from pricing.service import PriceService
 from telemetry._counters import Counters
 from telemetry.running import happens, repeat
-from trinity_site.shared_memory import open_board_reader, open_counters, open_gate
+from trinity_site.shared_memory import open_board_reader, open_gate
 
 POLL_S = 0.5  # changed rows show within 2 s
 FIRST_READING_S = 3.0
@@ -73,15 +73,14 @@ class Sources:
         await happens(self.tables.has_read, FIRST_READING_S)
 
 
-async def open_sources(stack: AsyncExitStack, settings: LazySettings, *, row: int) -> Sources:
-    """Open what a process that counts in *row* answers from; *stack* closes it.
+async def open_sources(stack: AsyncExitStack, settings: LazySettings, counters: Counters) -> Sources:
+    """Open what a process answers from; *stack* closes it.
 
     A process without a database or without feeds starts all the same, and says so.
     """
     node, folder, parameters = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR, Parameters()
     reader = open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS)
     board = stack.enter_context(reader)
-    counters = stack.enter_context(open_counters(node, folder, worker=row))
     tier2 = None
     if settings.REDIS_URL:
         from pricing.valkey import Valkey  # its client library costs 0.3 s: only where there is a tier 2

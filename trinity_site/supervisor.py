@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from telemetry.running import happens
 from trinity_site.children import START_S, Child, Service, how_it_ended
 
+ROLL = signal.SIGUSR2  # see docs/operations.md
+
 logger = logging.getLogger(__name__)
 
 
@@ -236,6 +238,26 @@ def watching_children_without_threads() -> Iterator[None]:
     finally:
         # It belongs to this loop: whoever comes next has one made.
         asyncio.set_child_watcher(None)  # type: ignore[arg-type]  # which None asks for
+
+
+@contextlib.contextmanager
+def rolling_on_signal(supervisor: Supervisor) -> Iterator[None]:
+    """Replace the workers on SIGUSR2, until left; what is under way then is given up."""
+    loop = asyncio.get_running_loop()
+    rolling: asyncio.Task[None] | None = None
+
+    def roll() -> None:
+        nonlocal rolling
+        if rolling is None or rolling.done():
+            rolling = asyncio.create_task(supervisor.roll(), name="roll")
+
+    loop.add_signal_handler(ROLL, roll)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(ROLL)
+        if rolling is not None:
+            rolling.cancel()
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:

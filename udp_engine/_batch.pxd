@@ -63,7 +63,7 @@ cdef extern from *:
     size_t CMSG_SPACE(size_t length) noexcept nogil
     int errno
     uint16_t htons(uint16_t port) noexcept nogil
-    int AF_INET, AF_INET6, IPPROTO_IP, IP_PKTINFO, MSG_DONTWAIT, SOL_UDP "IPPROTO_UDP", UDP_SEGMENT
+    int AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IPV6_PKTINFO, MSG_DONTWAIT, SOL_UDP "IPPROTO_UDP", UDP_SEGMENT
     int EAGAIN, EINTR, EINVAL, EIO, EMSGSIZE, EOPNOTSUPP
 
 cdef enum:
@@ -92,6 +92,7 @@ cdef struct Context:
     Request requests[BATCH]            # into `datagrams`
     uint8_t digests[BATCH][32]         # of the key
     bint hashed[BATCH]                 # whether there is one
+    GateVerdict verdicts[BATCH]        # whose request it is, where it was judged
     size_t lengths[BATCH]              # of the reply; 0: there is none, or not yet
     bint proven[BATCH]                 # whether it goes to a good key
     char replies[BATCH][REPLY_BYTES]
@@ -112,6 +113,8 @@ cdef struct Bucket:                    # of refusals to one network
 
 cdef class Question:
     cdef readonly object asset, assets, exchange, max_age_ms, id
+    cdef readonly int32_t key_row
+    cdef readonly uint64_t key_id
     cdef readonly size_t request_bytes
     cdef readonly int64_t received_ns
     cdef bytes name, control

@@ -14,6 +14,9 @@ class Question:
     exchange: str | None
     max_age_ms: int | None
     id: str | None
+    key_row: int
+    """Of the gate: who asks."""
+    key_id: int
     request_bytes: int
     received_ns: int
     """By CLOCK_MONOTONIC."""
@@ -60,6 +63,9 @@ class Batch:
 
     def abandon(self) -> int:
         """Give up what the kernel did not take, counted as unsent."""
+
+    def close(self) -> None:
+        """Abandon what is left and never touch the socket again, whose number may soon be another's."""
 
     def answer(self, question: Question, reply: bytes) -> bool:
         """Send the reply to a question; False when the kernel did not take it, counted as unsent."""

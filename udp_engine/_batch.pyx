@@ -17,7 +17,7 @@ from udp_engine._datagram cimport BAD_REQUEST, DROPPED, ONE_ASSET, read_datagram
 
 cdef int64_t MS = 1_000_000
 cdef int64_t SECOND_NS = 1_000_000_000
-cdef int64_t GROUPS_PAUSE_NS = 60 * SECOND_NS
+cdef int64_t GROUPS_PAUSE_NS = SECOND_NS
 cdef uint8_t MAPPED[12]                # ::ffff:0:0/96, how IPv4 is written in 16 bytes
 MAPPED[:] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]
 
@@ -37,11 +37,25 @@ cdef inline unsigned int hash_name(const Name* name) noexcept nogil:
     return name.v6.sin6_port ^ name.v6.sin6_port >> 8
 
 
-cdef inline void forget_interface(msghdr* message) noexcept nogil:
-    """Let routing choose the way back; only our address stays as the datagram came to it."""
+cdef inline void read_own_address(msghdr* message, uint8_t* out) noexcept nogil:
+    """Read to which of our addresses a datagram came, and let routing choose the way back: no interface stays in it.
+
+    A link-local address means nothing without its interface.
+    """
     cdef cmsghdr* control = CMSG_FIRSTHDR(message)
-    if control != NULL and control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_PKTINFO:
-        memset(CMSG_DATA(control), 0, sizeof(int))
+    cdef uint8_t* info
+    memset(out, 0, 16)
+    if control == NULL:
+        return
+    info = CMSG_DATA(control)
+    if control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_PKTINFO:      # ipi_ifindex, ipi_spec_dst, ipi_addr
+        memset(info, 0, sizeof(int))
+        memcpy(out, MAPPED, 12)
+        memcpy(out + 12, info + 4, 4)
+    elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_PKTINFO:    # ipi6_addr, ipi6_ifindex
+        memcpy(out, info, 16)
+        if not (info[0] == 0xFE and info[1] & 0xC0 == 0x80):
+            memset(info + 16, 0, sizeof(int))
 
 
 # -- replies ---------------------------------------------------------------------------------------------------------
@@ -168,6 +182,7 @@ cdef class Batch:
     cdef bint read_source(self, unsigned int i, uint8_t* address) noexcept nogil:
         """Read who has sent a datagram into 16 bytes; 0 when nobody may be answered there."""
         cdef const Name* name = &self.context.names[i]
+        cdef uint8_t ours[16]
         cdef uint16_t port
         if name.any.sa_family == AF_INET:
             memcpy(address, MAPPED, 12)
@@ -176,7 +191,11 @@ cdef class Batch:
         else:
             memcpy(address, name.v6.sin6_addr.s6_addr, 16)
             port = ntohs(name.v6.sin6_port)
-        return not is_reflector(port) and (port != self.own_port or memcmp(address, self.own_address, 16) != 0)
+        if not self.tells_address:
+            memcpy(ours, self.own_address, 16)
+        else:
+            read_own_address(&self.context.incoming[i].msg_hdr, ours)
+        return not is_reflector(port) and (port != self.own_port or memcmp(address, ours, 16) != 0)
 
     # -- answer
 
@@ -189,8 +208,6 @@ cdef class Batch:
         cdef bint is_filled = gate_is_filled(&self.gate.memory)
         context.slow_count = 0
         for i in range(number):
-            if self.tells_address:
-                forget_interface(&context.incoming[i].msg_hdr)
             context.lengths[i] = 0
             context.proven[i] = context.hashed[i] = 0
             request = &context.requests[i]
@@ -212,7 +229,7 @@ cdef class Batch:
         """Write the reply, count the drop, or leave the question to somebody else."""
         cdef Context* context = self.context
         cdef const Request* request = &context.requests[i]
-        cdef GateVerdict verdict
+        cdef GateVerdict* verdict = &context.verdicts[i]
         cdef PriceCopy price
         cdef uint8_t address[16]
         if request.outcome == DROPPED:
@@ -231,10 +248,10 @@ cdef class Batch:
             self.refuse(i, b"unauthorized", -1, address, mono_ns)
             return
         gate_admit_digest(
-            &self.gate.memory, context.digests[i], mono_ns, wall_s, SCOPE_PRICES, address, 1, &verdict
+            &self.gate.memory, context.digests[i], mono_ns, wall_s, SCOPE_PRICES, address, 1, verdict
         )
         if verdict.code != ADMITTED:
-            self.refuse_key(i, &verdict, address, mono_ns)
+            self.refuse_key(i, verdict, address, mono_ns)
             return
         context.proven[i] = 1
         if request.outcome != ONE_ASSET or not self.finder.find(
@@ -336,6 +353,7 @@ cdef class Batch:
             or size > shortest + PADDING
             or size * (run.segments + 1) > SEGMENTS_BYTES
             or ours.msg_namelen != theirs.msg_namelen
+            or ours.msg_controllen + CMSG_SPACE(sizeof(uint16_t)) > CONTROL_BYTES
             or memcmp(&context.names[i], &context.names[run.first], ours.msg_namelen) != 0
         ):
             return 0
@@ -468,7 +486,7 @@ cdef class Batch:
                 break
             self.hand_over(questions, began_ns)
             self.finder.learn()
-            if received < BATCH or self.is_blocked:
+            if received < BATCH or self.is_blocked or len(questions) >= BATCH:
                 break
         return questions
 
@@ -490,6 +508,10 @@ cdef class Batch:
             context.out_done += 1
         drop(self.counters, counted.DROPPED_UNSENT, left)
         return left
+
+    def close(self):
+        self.abandon()
+        self.fd = -1
 
     cdef unsigned int replies_of(self, unsigned int number) noexcept nogil:
         cdef unsigned int i, replies = 0
@@ -513,6 +535,8 @@ cdef class Batch:
         question.exchange = text_of(&request.exchange)
         question.max_age_ms = None if request.max_age_ms < 0 else request.max_age_ms
         question.id = text_of(&request.id)
+        question.key_row = self.context.verdicts[i].row
+        question.key_id = self.context.verdicts[i].key_id
         question.request_bytes = self.context.incoming[i].msg_len
         question.received_ns = received_ns
         question.name = PyBytes_FromStringAndSize(<char*>&self.context.names[i], message.msg_namelen)
@@ -549,6 +573,8 @@ cdef class Batch:
     def respond(self, bytes datagram not None, bytes address not None, uint16_t port, int64_t mono_ns, uint64_t wall_s):
         cdef Context* context = self.context
         cdef size_t length = PyBytes_GET_SIZE(datagram)
+        if self.is_blocked:
+            raise ValueError("replies wait to be sent")
         if PyBytes_GET_SIZE(address) != 16:
             raise ValueError(f"an address has 16 bytes, not {PyBytes_GET_SIZE(address)}")
         length = min(length, <size_t>IN_BYTES)
@@ -558,6 +584,7 @@ cdef class Batch:
         context.names[0].v6.sin6_port = htons(port)
         memcpy(context.names[0].v6.sin6_addr.s6_addr, PyBytes_AS_STRING(address), 16)
         context.incoming[0].msg_hdr.msg_namelen = sizeof(context.names[0].v6)
+        context.incoming[0].msg_hdr.msg_controllen = 0
         context.incoming[0].msg_len = <unsigned int>length
         self.was_received = 1
         count(self.counters, counted.UDP_PACKETS_RECEIVED, 1)

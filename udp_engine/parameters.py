@@ -10,14 +10,14 @@ class Parameters:
     buffer_bytes: int = 32 << 20
     """Asked of the kernel for each direction; what it gave is read back and reported."""
     budget: int = 16
-    """Batches of 64 datagrams that are answered before the event loop has its turn: some 3 ms."""
+    """Batches of 64 datagrams that the board answers before the event loop has its turn: some 3 ms."""
     refusals_per_s: int = 200
     """To one network (/24 or /64) that has shown no good key, by all workers of the node together."""
     refusal_burst: int = 20
     networks: int = 65_536
     """Buckets for them, per worker, 8 bytes each; a power of two."""
     waiting: int = 1_024
-    """Questions that wait for the lower tiers at once, per worker; what comes on top is shed."""
+    """Questions that wait for asyncio or the lower tiers at once, per worker, a quarter of them of one key."""
     grace_ms: int = 3_000
     """For those that wait when a worker has to leave: longer than the lower tiers may take."""
 

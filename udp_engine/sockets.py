@@ -88,12 +88,15 @@ def cookie(opened: socket.socket) -> int:
     return int(struct.unpack("=Q", opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0])
 
 
-def own_address(opened: socket.socket) -> tuple[bytes, int] | None:
-    """Return the address in 16 bytes and the port where the socket is bound to one; None where to all."""
+def is_wildcard(opened: socket.socket) -> bool:
+    """Say whether the socket is bound to every address of this machine."""
+    return ipaddress.ip_address(opened.getsockname()[0].partition("%")[0]).is_unspecified
+
+
+def own_address(opened: socket.socket) -> tuple[bytes, int]:
+    """Return the address in 16 bytes and the port to which the socket is bound."""
     host, port = opened.getsockname()[:2]
     address = ipaddress.ip_address(host.partition("%")[0])
-    if address.is_unspecified:
-        return None
     if isinstance(address, ipaddress.IPv4Address):
         address = ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
     return address.packed, port

@@ -99,13 +99,18 @@ def render_price(answer: PriceAnswer, id: str | None) -> bytes:
 
 def render_prices(answers: Iterable[tuple[str, PriceAnswer | Problem]], id: str | None) -> bytes:
     """Render what was found for each asset, as many of the first ones as have room; the rest is named."""
-    found = list(answers)
-    parts = [_failure(name, one) if isinstance(one, Problem) else _price(one) for name, one in found]
-    names = [name for name, _ in found]
-    for shown in range(len(parts), -1, -1):
-        reply = _identified(Prices(parts[:shown], tuple(names[shown:])), id)
-        if len(reply) <= MAX_DATAGRAM_BYTES:
-            return reply
+    found = [
+        (name, _encode(_failure(name, one) if isinstance(one, Problem) else _price(one)))
+        for name, one in answers
+    ]
+    start = b"{" if id is None else b'{"id":%b,' % _encode(id)
+    names = [_encode(name) for name, _ in found]
+    room = MAX_DATAGRAM_BYTES - len(start) - len(b'"prices":[]}')
+    for shown in range(len(found), -1, -1):
+        parts = b",".join(part for _, part in found[:shown])
+        omitted = b',"omitted":[%b]' % b",".join(names[shown:]) if shown < len(found) else b""
+        if len(parts) + len(omitted) <= room:
+            return b'%b"prices":[%b]%b}' % (start, parts, omitted)
     raise ValueError("names that came in one datagram fit into one")
 
 

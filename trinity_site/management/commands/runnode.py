@@ -20,13 +20,12 @@ from trinity_site.roles import node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_gate
 from trinity_site.sockets import listen, listen_udp, shown_address
 from trinity_site.sole_node import sole_node
-from trinity_site.supervisor import Supervisor
+from trinity_site.supervisor import Supervisor, rolling_on_signal
 
 logger = logging.getLogger(__name__)
 
 COLOURS = (36, 35, 33, 32, 34)
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ROLL = signal.SIGUSR2  # replace the workers one after another, see docs/operations.md
 SAME_SIGNAL_S = 0.3  # a wrapper may pass on the Ctrl-C that its whole process group has got already
 
 
@@ -81,20 +80,10 @@ class Command(BaseCommand):
                 logger.warning("Asked a second time: killing what is left")
                 supervisor.kill()
 
-        rolling: asyncio.Task[None] | None = None
-
-        def on_roll() -> None:
-            nonlocal rolling
-            if rolling is None or rolling.done():
-                rolling = asyncio.create_task(supervisor.roll(), name="roll")
-
         for number in STOPS:
             loop.add_signal_handler(number, on_signal)
-        loop.add_signal_handler(ROLL, on_roll)
-        with logging_to(errors):
+        with logging_to(errors), rolling_on_signal(supervisor):
             await supervisor.run(stop, lambda: output.write(greeting))
-            if rolling is not None:
-                rolling.cancel()
         # What is left takes milliseconds: one more Ctrl-C would leave shared memory behind, and save nothing.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 

@@ -6,22 +6,25 @@ import logging
 import os
 import socket
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import AsyncExitStack
 from typing import Any
 
 import uvloop
+from django.apps import apps
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from pricing._finder import Finder
-from telemetry.running import say_ready, stop_on_signals, wait_to_begin
-from trinity_site.exceptions import SegmentError
+from telemetry._counters import Counters
+from telemetry.running import closed, say_ready, stop_on_signals
+from trinity_site.exceptions import RowTaken, SegmentError
 from trinity_site.output import Output, logging_to
-from trinity_site.roles import FIRST_UDP_ROW, udp_services
+from trinity_site.roles import FIRST_UDP_ROW, MOST_WORKERS, udp_services
+from trinity_site.shared_memory import open_counters
 from trinity_site.sockets import listen_udp
 from trinity_site.sources import open_sources
-from trinity_site.supervisor import Supervisor
+from trinity_site.supervisor import Supervisor, rolling_on_signal
 from udp_engine import wire
 from udp_engine.parameters import Parameters
 from udp_engine.worker import Worker
@@ -43,30 +46,42 @@ class Command(BaseCommand):
     help = "Run the UDP engine: prices by datagram."
     requires_system_checks = ()  # the supervisor has made them once for all
 
+    def create_parser(
+        self, prog_name: str, subcommand: str, **kwargs: Any
+    ) -> CommandParser:  # as Django has it
+        kwargs |= {"epilog": EXAMPLES, "formatter_class": RawDescriptionHelpFormatter}
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.epilog = EXAMPLES
-        parser.add_argument("--workers", type=int, help="how many (default: TRINITY_UDP_WORKERS)")
+        workers = parser.add_argument("--workers", type=int, help="1 to 31 (default: TRINITY_UDP_WORKERS)")
+        workers.choices = range(1, MOST_WORKERS + 1)
+        workers.metavar = "N"
         parser.add_argument("--fd", type=int, help="a bound socket that was inherited: one worker, for it")
-        parser.add_argument("--row", type=int, default=FIRST_UDP_ROW, help="that worker's row of counters")
+        parser.add_argument(
+            "--row", type=int, help="that worker's row of counters (default: one that is free)"
+        )
         parser.add_argument("--cpu", type=int, help="the core to which it is pinned")
         parser.add_argument("--go-fd", type=int, help="a pipe: begin when its other end is closed")
         parser.add_argument("--ready-fd", type=int, help="a pipe to write to when it answers")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
         workers = options["workers"] or settings.TRINITY_UDP_WORKERS
-        if workers < 1:
-            raise CommandError("At least one worker is needed: --workers 1.")
+        if not workers:
+            raise CommandError("TRINITY_UDP_WORKERS is 0: say how many, as in --workers 1.")
         try:
+            if options["fd"] is None:
+                self.check(app_configs=[apps.get_app_config("udp_engine")])
             if options["fd"] is None and workers > 1:
                 asyncio.run(run_workers(workers))
                 return
-            if options["cpu"] is not None:
-                os.sched_setaffinity(0, {options["cpu"]})
-            wait_to_begin(options["ready_fd"], options["go_fd"])
-            opened = adopt_udp(options["fd"]) or listen_udp(settings, 1, "./run manage runudp")[0]
-            with opened:
+            core = options["cpu"]
+            if core is None and settings.TRINITY_UDP_PINNED:
+                core = settings.TRINITY_CORES[0]
+            if core is not None:
+                os.sched_setaffinity(0, {core})
+            with adopt_udp(options["fd"]) or listen_udp(settings, 1, "./run manage runudp")[0] as opened:
                 uvloop.run(run_worker(opened, options, workers))
-        except (SegmentError, OSError) as error:
+        except (SegmentError, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
 
 
@@ -75,28 +90,53 @@ def adopt_udp(descriptor: int | None) -> socket.socket | None:
 
 
 async def run_worker(opened: socket.socket, options: dict[str, Any], workers: int) -> None:  # Any: Django's
-    """Open what a worker needs, answer until a signal comes, and close everything in reverse."""
+    """Open what a worker needs, answer until a signal comes, and close everything in reverse.
+
+    All but the counters' row is open before the worker in whose place this one is leaves.
+    """
     stop = asyncio.Event()
     stop_on_signals(stop)
     opened.setblocking(False)
     async with AsyncExitStack() as stack:
-        sources = await open_sources(stack, settings, row=options["row"])
+        counters = Counters()
+        sources = await open_sources(stack, settings, counters)
         finder = Finder(sources.board, ttl_ms=sources.parameters.price_ttl_ms, label=wire.LABEL)
         await sources.follow(stack, lambda: finder.follow(sources.prices.view.listed()))
+        if options["go_fd"] is not None:
+            say_ready(options["ready_fd"])
+            await closed(options["go_fd"])
+        count_in(stack, options["row"], counters)
         worker = Worker(
             opened,
             finder=finder,
             gate=sources.gate,
-            counters=sources.counters,
+            counters=counters,
             prices=sources.prices,
             parameters=Parameters(),
             workers=workers,
         )
         host, port = opened.getsockname()[:2]
         logger.info("Answering UDP on %s port %d, buffer %d bytes", host, port, worker.buffers.receive_bytes)
-        say_ready(options["ready_fd"])
+        if options["go_fd"] is None:
+            say_ready(options["ready_fd"])
         await worker.run(stop)
     logger.info("UDP worker stopped")
+
+
+def count_in(stack: AsyncExitStack, row: int | None, counters: Counters) -> None:
+    """Have *counters* count in *row*, or in the last one that is free: a node takes the first ones."""
+    last = FIRST_UDP_ROW + MOST_WORKERS - 1
+    for candidate in [row] if row is not None else range(last, FIRST_UDP_ROW - 1, -1):
+        try:
+            opened = open_counters(
+                settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR, worker=candidate, counters=counters
+            )
+        except RowTaken:
+            if candidate in (row, FIRST_UDP_ROW):
+                raise
+        else:
+            stack.enter_context(opened)
+            return
 
 
 async def run_workers(count: int) -> None:
@@ -108,6 +148,8 @@ async def run_workers(count: int) -> None:
         output, errors = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
         with logging_to(errors):
             supervisor = Supervisor(
-                list(udp_services(settings, opened)), lambda name, line: output.write(f"{name} | {line}\n")
+                list(udp_services(settings, opened, spare=True)),
+                lambda name, line: output.write(f"{name} | {line}\n"),
             )
-            await supervisor.run(stop)
+            with rolling_on_signal(supervisor):
+                await supervisor.run(stop)
