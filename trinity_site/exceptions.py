@@ -31,7 +31,5 @@ class RowTaken(SegmentError):
     """Another process counts in *row*."""
 
     def __init__(self, path: Path, row: int) -> None:
-        super().__init__(
-            path, f"another process counts in row {row}; choose another --row"
-        )
+        super().__init__(path, f"another process counts in row {row}; choose another --row")
         self.row = row

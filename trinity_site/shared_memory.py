@@ -97,7 +97,7 @@ class Segment:
             raise SecondWriter(self.path, pid)
 
     def lock_byte(self, place: int) -> bool:
-        """Take one byte's lock until closed; False while another process has it. The kernel frees a dead one's."""
+        """Take one byte's lock until closed; False while another has it. The kernel frees a dead one's."""
         lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, lock)

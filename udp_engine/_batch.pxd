@@ -117,7 +117,8 @@ cdef class Question:
     cdef readonly uint64_t key_id
     cdef readonly size_t request_bytes
     cdef readonly int64_t received_ns
-    cdef bytes name, control
+    cdef bytes name
+    cdef readonly bytes control
 
 
 cdef class Batch:

@@ -20,6 +20,8 @@ class Question:
     request_bytes: int
     received_ns: int
     """By CLOCK_MONOTONIC."""
+    control: bytes
+    """From which of our addresses it is answered, as the kernel has it (IP_PKTINFO)."""
 
 @final
 class Batch:

@@ -17,7 +17,7 @@ class Parameters:
     networks: int = 65_536
     """Buckets for them, per worker, 8 bytes each; a power of two."""
     waiting: int = 1_024
-    """Questions that wait for asyncio or the lower tiers at once, per worker, a quarter of them of one key."""
+    """Questions that wait for asyncio or the lower tiers, per worker; a quarter of them may be one key's."""
     grace_ms: int = 3_000
     """For those that wait when a worker has to leave: longer than the lower tiers may take."""
 

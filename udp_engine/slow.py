@@ -1,4 +1,4 @@
-"""What the board cannot answer: asked of the lower tiers, a little in each turn of the loop, bounded for each key."""
+"""What the board cannot answer: asked of the lower tiers, a little in each turn of the loop, bounded."""
 
 from __future__ import annotations
 
@@ -87,10 +87,12 @@ class SlowPath:
                 await asyncio.wait(late)
 
     def _work(self) -> None:
-        """Look at questions for a while, and come back for the rest."""
+        """Look at one question at least, for a while, and come back for the rest."""
         end_ns = time.monotonic_ns() + SLICE_NS
-        while self._queue and time.monotonic_ns() < end_ns:
+        while self._queue:
             self._begin(self._queue.popleft())
+            if time.monotonic_ns() >= end_ns:
+                break
         self._working = bool(self._queue)
         if self._working:
             asyncio.get_running_loop().call_soon(self._work)

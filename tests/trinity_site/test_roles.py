@@ -80,7 +80,7 @@ def test_udp_workers_inherit_a_socket_each_and_share_their_limits(sockets: Any) 
             (first.fileno(),),
             (second.fileno(),),
         ]
-        assert all(services[name].command[-2:] == ("--workers", "2") for name in ("udp-1", "udp-2"))
+        assert all("--workers 2" in " ".join(services[name].command) for name in ("udp-1", "udp-2"))
 
 
 def test_pinned_udp_workers_take_the_cores_in_turn(sockets: Any) -> None:

@@ -17,7 +17,7 @@ from billing import keys
 from billing._gate import ADMITTED, GateKey
 from pricing._board import BoardReader
 from telemetry._counters import FEED_TICKS
-from trinity_site.exceptions import SecondWriter, SegmentError
+from trinity_site.exceptions import RowTaken, SecondWriter, SegmentError
 from trinity_site.shared_memory import (
     board_layout,
     open_board_reader,
@@ -337,3 +337,12 @@ def test_processes_that_start_together_share_one_segment(data_dir: Path) -> None
         assert isinstance(writer, BoardReader)
         assert path.exists()
     assert not path.exists()
+
+
+def test_row_of_counters_has_one_writer_until_it_closes_or_dies(data_dir: Path) -> None:
+    with open_counters(NODE, data_dir, worker=3):
+        with pytest.raises(RowTaken, match="counts in row 3") as refused:
+            open_counters(NODE, data_dir, worker=3)
+        assert refused.value.row == 3
+        open_counters(NODE, data_dir, worker=4).close()
+    open_counters(NODE, data_dir, worker=3).close()

@@ -100,15 +100,15 @@ class Live:
         self.finder.follow(PublicView(lambda: CATALOGUE).listed())
         self.memory, self.counters = make_counters()
         self.socket = self._stack.enter_context(sockets.open_socket(host, port))
-        own = sockets.own_address(self.socket)
-        if own is None:
+        own, tells_address = sockets.own_address(self.socket), sockets.is_wildcard(self.socket)
+        if tells_address:
             sockets.tell_address(self.socket)
         self.batch = Batch(
             self.socket.fileno(),
             self.finder,
             self.gate,
             self.counters,
-            **{"own": own, "tells_address": own is None, **options},
+            **{"own": own, "tells_address": tells_address, **options},
         )
         self.port: int = self.socket.getsockname()[1]
         self.host = host

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -281,6 +283,18 @@ def test_replies_from_two_of_our_addresses_do_not_leave_together() -> None:
         }
 
 
+@pytest.mark.parametrize(("host", "asked", "interface_at"), [("0.0.0.0", "127.0.0.5", 16), ("::", "::1", 32)])
+def test_routing_chooses_the_way_back_and_not_the_interface_of_the_request(
+    host: str, asked: str, interface_at: int
+) -> None:
+    """struct cmsghdr has 16 bytes; in_pktinfo begins with the interface, in6_pktinfo ends with it."""
+    with Live(host) as live:
+        live.send(live.client("::1" if ":" in asked else "127.0.0.1"), request(asset="ETH"), to=asked)
+        (question,) = live.drain()
+        assert struct.unpack_from("=i", question.control, interface_at) == (0,)
+        assert ipaddress.ip_address(asked).packed in question.control
+
+
 # ---- who is not answered
 
 
@@ -301,6 +315,16 @@ def test_our_own_address_is_not_answered(live: Live) -> None:
     assert live.account().drops == {"bad_source": 1}
     same_port = live.client("127.0.0.2", live.port)
     assert len(live.ask(same_port, request())) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "own"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "::ffff:127.0.0.1")]
+)
+def test_our_own_address_is_not_answered_where_we_have_many(host: str, own: str) -> None:
+    with Live(host) as live:
+        live.socket.sendto(request(), (own, live.port))
+        live.drain()
+        assert live.account().drops == {"bad_source": 1}
 
 
 # ---- many

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from udp_engine import sockets
-from udp_engine.sockets import buffers, cookie, enlarge, kernel_drops, open_socket, open_sockets, own_address
+from udp_engine.sockets import (
+    buffers,
+    cookie,
+    enlarge,
+    is_wildcard,
+    kernel_drops,
+    open_socket,
+    open_sockets,
+    own_address,
+)
 
 MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -62,14 +71,17 @@ def test_address_of_another_machine_cannot_be_bound() -> None:
         ("127.0.0.5", MAPPED + bytes([127, 0, 0, 5])),
         ("::1", b"\0" * 15 + b"\1"),
         ("::ffff:127.0.0.1", MAPPED + bytes([127, 0, 0, 1])),
-        ("0.0.0.0", None),
-        ("::", None),
     ],
 )
-def test_own_address_is_known_where_it_is_one(stack: ExitStack, host: str, address: bytes | None) -> None:
+def test_own_address_is_known(stack: ExitStack, host: str, address: bytes) -> None:
     opened = stack.enter_context(open_socket(host, 0))
-    port = opened.getsockname()[1]
-    assert own_address(opened) == (None if address is None else (address, port))
+    assert own_address(opened) == (address, opened.getsockname()[1])
+    assert not is_wildcard(opened)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_socket_that_is_bound_to_every_address_is_told_apart(stack: ExitStack, host: str) -> None:
+    assert is_wildcard(stack.enter_context(open_socket(host, 0)))
 
 
 def test_buffers_are_told_as_they_were_asked_for(stack: ExitStack) -> None:

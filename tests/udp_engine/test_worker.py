@@ -15,7 +15,7 @@ from telemetry.running import stop_on_signals
 from tests.pricing.doubles import KEYS
 from tests.udp_engine.live import Live, request, without_age
 from tests.udp_engine.working import PricesDouble, make_worker, priced, replies, told, until, working
-from udp_engine import sockets, worker
+from udp_engine import slow, sockets, worker
 from udp_engine.worker import Worker
 
 KEY = KEYS["partner"].encode()
@@ -93,7 +93,7 @@ async def test_what_has_no_room_is_omitted_by_name(live: Live, prices: PricesDou
         (reply,) = await replies(client, 1)
     assert 1_050 < len(reply) <= 1_200
     assert reply.endswith(b'"A29"]}')
-    assert live.account().totals["bg_work_submitted"] == 0  # all of it was on the board
+    assert prices.asked == []  # all of it was on the board
 
 
 async def test_bad_datagrams_do_not_end_it(live: Live, prices: PricesDouble) -> None:
@@ -120,7 +120,7 @@ async def test_exception_of_the_lower_tiers_is_unavailable(
             b"{" + told("UNI", 3) + b"}",
             *[b'{"error":"unavailable"}'] * 2,
         ]
-    assert caplog.text.count("Answering for ETH failed") == 1
+    assert caplog.text.count("Answering 'ETH' failed") == 1
 
 
 async def test_exception_of_the_board_is_unavailable_and_harms_nobody_else(
@@ -138,10 +138,10 @@ async def test_exception_of_the_board_is_unavailable_and_harms_nobody_else(
     assert live.account().difference == 0
 
 
-async def test_what_comes_beyond_the_bound_is_shed(live: Live, prices: PricesDouble) -> None:
+async def test_what_comes_beyond_a_keys_share_is_shed(live: Live, prices: PricesDouble) -> None:
     prices.gate.clear()
     client = live.client()
-    async with working(live, prices, waiting=2):
+    async with working(live, prices, waiting=8):
         live.send(client, *[request(asset="ETH", id=str(number)) for number in range(5)])
         await until(lambda: live.account().drops == {"shed": 3})
         live.send(client, request())
@@ -152,7 +152,53 @@ async def test_what_comes_beyond_the_bound_is_shed(live: Live, prices: PricesDou
         assert len(await replies(client, 1)) == 1
     account = live.account()
     assert account.difference == 0
-    assert [account.totals[f"bg_work_{what}"] for what in ("submitted", "completed", "dropped")] == [3, 3, 3]
+    assert [account.totals[f"bg_work_{what}"] for what in ("submitted", "completed", "dropped")] == [6, 3, 3]
+
+
+async def test_key_that_asks_too_much_leaves_room_for_others(live: Live, prices: PricesDouble) -> None:
+    prices.gate.clear()
+    client = live.client()
+    async with working(live, prices, waiting=8):
+        live.send(client, *[request(asset="ETH")] * 20)
+        await until(lambda: live.account().drops == {"shed": 18})
+        live.send(client, *[request("unlimited", asset="UNI", id=str(number)) for number in range(2)])
+        prices.gate.set()
+        assert len(await replies(client, 4)) == 4
+    assert live.account().drops == {"shed": 18}
+
+
+async def test_what_comes_beyond_the_bound_is_shed_whoever_asks(live: Live, prices: PricesDouble) -> None:
+    prices.gate.clear()
+    client = live.client()
+    async with working(live, prices, waiting=1):
+        live.send(client, request(asset="ETH"))
+        await until(lambda: len(prices.asked) == 1)
+        live.send(client, request("unlimited", asset="ETH"))
+        await until(lambda: live.account().drops == {"shed": 1})
+        prices.gate.set()
+        assert len(await replies(client, 1)) == 1
+
+
+async def test_many_questions_leave_the_loop_its_turns(
+    live: Live, prices: PricesDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow, "SLICE_NS", 0)
+    prices.board["ETH"] = priced("ETH", 1)
+    client, turns, done = live.client(), 0, asyncio.Event()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while not done.is_set():
+            await asyncio.sleep(0)
+            turns += 1
+
+    live.send(client, *[request(asset="ETH")] * 200)
+    async with working(live, prices, waiting=1_000):
+        counting = asyncio.create_task(count_turns())
+        assert len(await replies(client, 200)) == 200
+        done.set()
+        await counting
+    assert turns >= 200
 
 
 # ---- its end
