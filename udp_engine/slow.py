@@ -27,6 +27,7 @@ from udp_engine.parameters import Parameters
 
 SLICE_NS = 1_000_000  # then whatever has come meanwhile has its turn
 FAILED = "Answering %r failed unexpectedly"
+UNEXPECTED = Problem("unavailable", "")
 
 logger = logging.getLogger(__name__)
 
@@ -121,18 +122,17 @@ class SlowPath:
         try:
             return self._prices.at_once(query)
         except Exception:
-            return self._failed(query)
+            if self._may_log():
+                logger.exception(FAILED, query.asset)
+            return UNEXPECTED
 
     async def _below(self, query: PriceQuery) -> PriceAnswer | Problem:
         try:
             return await self._prices.below(query)
         except Exception:
-            return self._failed(query)
-
-    def _failed(self, query: PriceQuery) -> Problem:
-        if self._may_log():
-            logger.exception(FAILED, query.asset)
-        return Problem("unavailable", "")
+            if self._may_log():
+                logger.exception(FAILED, query.asset)
+            return UNEXPECTED
 
     def _reply(self, question: Question, found: dict[str, PriceAnswer | Problem | None]) -> None:
         """Send the answer; one that cannot be written is counted, and ends nothing else."""
