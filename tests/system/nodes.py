@@ -42,6 +42,7 @@ class Node:
             "TRINITY_HEALTH_PORT": str(self.health_port),
             "TRINITY_SIMULATOR_PORT": str(self.simulator_port),
             "TRINITY_UDP_PORT": str(self.udp_port),
+            "TRINITY_UDP_WORKERS": "2",
             **environment,
         }
         self.key = ""  # sent with every question

@@ -12,10 +12,14 @@ import pytest
 
 from pricing._board import BoardReader
 from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_until
+from trinity_site.roles import FIRST_UDP_ROW
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-EVERYONE = {"runsimulator", "runfeeds", "runkeyring", "runhttp-1", "runhttp-2"}
+EVERYONE = {
+    *("runsimulator", "runfeeds", "runkeyring", "runhttp-1", "runhttp-2"),
+    *(f"runudp-{FIRST_UDP_ROW}", f"runudp-{FIRST_UDP_ROW + 1}"),
+}
 SILENT_S = 10.0  # after which a process that hangs is killed
 
 
@@ -113,7 +117,9 @@ def test_http_workers_all_killed_again_and_again_are_back_within_5_s_for_those_w
 
 
 def test_processes_that_hang_are_replaced(running_node: Node) -> None:
-    hung = {name: running_node.children()[name] for name in ("runfeeds", "runhttp-1")}
+    hung = {
+        name: running_node.children()[name] for name in ("runfeeds", "runhttp-1", f"runudp-{FIRST_UDP_ROW}")
+    }
     for pid in hung.values():
         os.kill(pid, signal.SIGSTOP)
     hung_ns = time.monotonic_ns()
