@@ -138,7 +138,7 @@ cdef uint64_t now() noexcept nogil:
 
 
 cdef class Load:
-    cdef bint is_http, running
+    cdef bint is_http, running, is_open    # open: epoll_fd is ours, which it is not before, whatever its number
     cdef volatile bint stopping
     cdef int epoll_fd, window, opened, most, waiting
     cdef uint64_t all_slots, timeout_ns, turn, in_flight
@@ -541,7 +541,6 @@ cdef class Load:
             raise ValueError("a protocol, 1 to 64 requests in flight and at least one socket are needed")
         if protocol == HTTP and window != 1:
             raise ValueError("a connection has one request in flight")
-        self.epoll_fd = -1
         self.kept = [bytes(request) for request in requests]
         if not self.kept or not all(0 < len(request) <= ROOM for request in self.kept):
             raise ValueError(f"requests of 1 to {ROOM} bytes are needed")
@@ -560,6 +559,7 @@ cdef class Load:
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             raise failure(errno)
+        self.is_open = True
 
     cdef set_address(self, tuple address):
         host, port = address
@@ -601,9 +601,9 @@ cdef class Load:
             if self.lines[place].state != CLOSED:
                 self.close_line(&self.lines[place])
         self.opened = 0
-        if self.epoll_fd >= 0:
+        if self.is_open:
             close(self.epoll_fd)
-            self.epoll_fd = -1
+            self.is_open = False
 
     @property
     def sockets(self):
@@ -669,7 +669,7 @@ cdef class Load:
             raise failure(error)
 
     cdef begin_work(self):
-        if self.epoll_fd < 0:
+        if not self.is_open:
             raise ValueError("the load is closed")
         if self.running:
             raise RuntimeError("the load is running")

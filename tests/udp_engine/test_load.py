@@ -532,3 +532,15 @@ def test_time_and_rate_that_make_no_sense_are_refused(seconds: float, rate: floa
         pytest.raises(ValueError),
     ):
         load.run(seconds, rate)
+
+
+def test_load_that_could_not_be_made_closes_nothing_of_others() -> None:
+    kept = os.dup(0)
+    try:
+        before = os.fstat(0)
+        with pytest.raises(ValueError, match="at least one socket"):
+            Load(UDP, ("127.0.0.1", 9), [b"x"], most=0)
+        assert os.path.samestat(os.fstat(0), before)
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
