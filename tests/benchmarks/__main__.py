@@ -1,6 +1,6 @@
 """`./run bench`: run every benchmark, print progress, and write docs/benchmarks.md.
 
-./run bench             all of it, about eight minutes
+./run bench             all of it, about twenty minutes, ten of them one long run over UDP
 ./run bench --quick     small counts, to see that it works; writes nothing
 """
 
@@ -21,6 +21,8 @@ from tests.benchmarks import (
     bench_http,
     bench_keys,
     bench_levels,
+    bench_second,
+    bench_soak,
     bench_socket,
     bench_udp,
     bench_visible,
@@ -43,6 +45,7 @@ class Size(NamedTuple):
     keys: int
     assets: int
     levels: tuple[int, ...]
+    soak_minutes: float
 
 
 FULL = Size(
@@ -54,6 +57,7 @@ FULL = Size(
     keys=1_000_000,
     assets=10_000,
     levels=LEVELS,
+    soak_minutes=10,
 )
 QUICK = Size(
     frames=2_000,
@@ -64,6 +68,7 @@ QUICK = Size(
     keys=1_000,
     assets=500,
     levels=(30, 500),
+    soak_minutes=0.2,
 )
 
 
@@ -86,6 +91,10 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
     "udp": lambda size: bench_udp.measure(
         seconds=size.seconds, rounds=size.rounds, key_count=size.keys, asset_count=size.assets
     ),
+    "second": lambda size: bench_second.measure(
+        seconds=size.seconds + 1, rounds=min(size.rounds, 3), share=0.15
+    ),
+    "soak": lambda size: bench_soak.measure(minutes=size.soak_minutes, share=0.7),
     "levels": lambda size: bench_levels.measure(seconds=size.seconds, levels=size.levels),
 }
 
@@ -125,6 +134,8 @@ def report(results: dict[str, Any]) -> str:
         http="\n".join(_http_lines(results["http"])),
         keys="\n".join(_keys_lines(results["keys"])),
         udp="\n".join(_udp_lines(results["udp"])),
+        second="\n".join(_second_lines(results["second"])),
+        soak=_soak_text(results["soak"]),
         levels="\n".join(_level_row(level) for level in results["levels"]["levels"]),
     )
 
@@ -214,6 +225,27 @@ def _udp_row(window: str, report: dict[str, Any]) -> str:
     costs = [f"{cost[name]:.2f}" if name in cost else "–" for name in ("ours", "limit", "go")]
     ratios = [report["ratio_to_limit"], report["ratio_to_go"] or "–"]
     return _row([window, *costs, *ratios, f"{middle['rps']:,.0f}", f"{middle['p99_us'] / 1000:.2f} ms"])
+
+
+def _second_lines(second: dict[str, Any]) -> list[str]:
+    if "skipped" in second:
+        return [f"Not measured: {second['skipped']}."]
+    rows = [
+        _row([count, ", ".join(f"{rate:,}" for rate in rates)])
+        for count, rates in second["answers_per_s"].items()
+    ]
+    return ["| workers | answers per second |", "|---|---|", *rows, "", f"Ratio of the medians {second['ratio']}."]
+
+
+def _soak_text(soak: dict[str, Any]) -> str:
+    first, last = soak["p999_first_us"] / 1_000, soak["p999_last_us"] / 1_000
+    return (
+        f"{soak['seconds'] / 60:.1f} minutes at {soak['rate']:,} a second, of {soak['most_per_s']:,} at most:\n"
+        f"{soak['sent']:,} sent, {soak['answered']:,} answered, **{soak['lost']} lost**. Memory of the worker "
+        f"{soak['rss_first_bytes'] / 1e6:.2f} MB in the\nfirst second and {soak['rss_last_bytes'] / 1e6:.2f} MB in the "
+        f"last; p50 {soak['p50_us']:.0f} µs; p99.9 of the first minute {first:.0f} ms, of the last {last:.0f} ms, "
+        f"ratio {soak['p999_ratio']}."
+    )
 
 
 def _level_row(level: dict[str, Any]) -> str:
