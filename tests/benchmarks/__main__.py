@@ -234,17 +234,24 @@ def _second_lines(second: dict[str, Any]) -> list[str]:
         _row([count, ", ".join(f"{rate:,}" for rate in rates)])
         for count, rates in second["answers_per_s"].items()
     ]
-    return ["| workers | answers per second |", "|---|---|", *rows, "", f"Ratio of the medians {second['ratio']}."]
+    return [
+        "| workers | answers per second |",
+        "|---|---|",
+        *rows,
+        "",
+        f"Ratio of the medians {second['ratio']}.",
+    ]
 
 
 def _soak_text(soak: dict[str, Any]) -> str:
-    first, last = soak["p999_first_us"] / 1_000, soak["p999_last_us"] / 1_000
+    first_ms, last_ms = soak["p999_first_us"] / 1_000, soak["p999_last_us"] / 1_000
+    before, after = soak["rss_first_bytes"] / 1e6, soak["rss_last_bytes"] / 1e6
     return (
-        f"{soak['seconds'] / 60:.1f} minutes at {soak['rate']:,} a second, of {soak['most_per_s']:,} at most:\n"
-        f"{soak['sent']:,} sent, {soak['answered']:,} answered, **{soak['lost']} lost**. Memory of the worker "
-        f"{soak['rss_first_bytes'] / 1e6:.2f} MB in the\nfirst second and {soak['rss_last_bytes'] / 1e6:.2f} MB in the "
-        f"last; p50 {soak['p50_us']:.0f} µs; p99.9 of the first minute {first:.0f} ms, of the last {last:.0f} ms, "
-        f"ratio {soak['p999_ratio']}."
+        f"{soak['seconds'] / 60:.1f} minutes at {soak['rate']:,} a second, of {soak['most_per_s']:,} at most: "
+        f"{soak['sent']:,} sent,\n{soak['answered']:,} answered, **{soak['lost']} lost**. "
+        f"Memory of the worker {before:.2f} MB in the first second and {after:.2f} MB in\nthe last; "
+        f"p50 {soak['p50_us']:.0f} µs; p99.9 of the first minute {first_ms:.0f} ms, "
+        f"of the last {last_ms:.0f} ms, ratio {soak['p999_ratio']}."
     )
 
 
