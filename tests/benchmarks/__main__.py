@@ -247,9 +247,9 @@ def _soak_text(soak: dict[str, Any]) -> str:
     first_ms, last_ms = soak["p999_first_us"] / 1_000, soak["p999_last_us"] / 1_000
     before, after = soak["rss_first_bytes"] / 1e6, soak["rss_last_bytes"] / 1e6
     return (
-        f"{soak['seconds'] / 60:.1f} minutes at {soak['rate']:,} a second, of {soak['most_per_s']:,} at most: "
+        f"{soak['seconds'] / 60:.1f} minutes at {soak['rate']:,}/s, of {soak['most_per_s']:,}/s at most: "
         f"{soak['sent']:,} sent,\n{soak['answered']:,} answered, **{soak['lost']} lost**. "
-        f"Memory of the worker {before:.2f} MB in the first second and {after:.2f} MB in\nthe last; "
+        f"Memory of the worker {before:.2f} MB in the first second and {after:.2f} MB\nin the last; "
         f"p50 {soak['p50_us']:.0f} µs; p99.9 of the first minute {first_ms:.0f} ms, "
         f"of the last {last_ms:.0f} ms, ratio {soak['p999_ratio']}."
     )
