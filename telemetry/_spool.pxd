@@ -4,6 +4,16 @@ A segment is a page of header and then records of one size, in a file that is ma
 counts from the store of its last word on: that is stored last, so a writer killed anywhere leaves at most one
 record that does not count, whose answer has not been sent. Counts in the header carry their own checksum.
 Numbers are in the machine's own byte order; the magic tells a foreign one.
+
+An answer is bracketed, so that what a killed process was doing can be told afterwards:
+
+    at once:    spool_admits, spool_enter, the gate, spool_append, spool_leave, and it is sent
+    for later:  spool_admits, spool_enter, the gate, spool_open, spool_leave
+    then:       spool_enter, spool_append, spool_close, spool_leave, and it is sent
+    a refusal:  spool_admits, spool_enter, the gate, spool_append where it names a key, spool_leave, and it is sent
+
+Of a dead process `opened - closed` answers were admitted by the gate and never recorded, more or less
+`entered - left`, which is 0 or 1.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -23,12 +33,12 @@ cpdef enum:
     MAX_SEGMENT_BYTES = 1_073_741_824
     NAME_BYTES = 32                    # of an asset or an exchange
     PRICE_BYTES = 40
-    QUOTE_BYTES = 16
+    QUOTE_BYTES = 8                    # as the exchange tables allow
     NODE_BYTES = 64
 
 cpdef enum:                            # what an append says
     APPENDED
-    FULL                               # nothing was written: there is no segment with room
+    FULL                               # nothing was written: there is no segment with room. Only where one answers all the same
 
 cpdef enum:                            # where a price came from
     NO_SOURCE
@@ -55,6 +65,7 @@ cpdef enum:                            # what was asked for
 cdef struct Record:                    # 160 bytes; texts are UTF-8, padded with zeros
     uint64_t time_ns                   # wall clock of the answer
     uint64_t key_id                    # of the database
+    uint64_t account_id                # whose key it is; 0 = the demo's
     uint32_t month                     # 202611, in which the gate has counted it; 0 = not counted
     uint32_t latency_us                # saturates
     uint16_t status                    # HTTP's numbers, over UDP too
@@ -70,12 +81,20 @@ cdef struct Record:                    # 160 bytes; texts are UTF-8, padded with
     char quote[QUOTE_BYTES]
     uint64_t last                      # CRC-32C of all before << 32 | sequence, from 1; 0 = not written
 
-cdef struct Identity:                  # 112 bytes, twice in the header: a flipped bit costs no segment
+cdef struct TallyWords:                # what the process has done since its start
+    uint64_t entered                   # brackets begun
+    uint64_t left                      # and ended
+    uint64_t opened                    # answers put off
+    uint64_t closed                    # and recorded in the end
+    uint64_t shed                      # answers without a record: there was no room
+
+cdef struct Identity:                  # 120 bytes, twice in the header: a flipped bit costs no segment
     uint64_t magic                     # "TRSPOOL1"
     uint32_t version                   # LAYOUT_VERSION
     uint32_t record_bytes              # RECORD_BYTES
     uint64_t segment_bytes             # of the whole file
     uint64_t created_ns
+    uint64_t boot_ns                   # when its process opened the spool: the same in all its segments
     uint32_t row
     uint32_t capacity                  # records
     char node[NODE_BYTES]
@@ -84,13 +103,14 @@ cdef struct Identity:                  # 112 bytes, twice in the header: a flipp
 
 cdef struct Header:
     Identity identity
-    uint64_t padding[10]
+    uint64_t padding[9]
     uint64_t sealed                    # CRC-32C << 32 | records in it; 0 = not sealed
     uint64_t more[7]
     uint64_t written                   # likewise, after each append: in a cache line of its own
-    uint64_t rest[223]
+    TallyWords tally                        # of the process, while this is its current segment: in that cache line, too
+    uint64_t rest[218]
     Identity copy
-    uint64_t unused[242]
+    uint64_t unused[241]
 
 cdef struct SegmentMemory:             # a segment that this process writes
     Header* header
@@ -107,13 +127,48 @@ cdef struct SpoolMemory:
     SegmentMemory* current             # never NULL and never sealed: *nowhere*, which has no room, where there is none
     SegmentMemory* next                # prepared; NULL once it has become the current one
     SegmentMemory* retired             # sealed and not yet let go of, the last one first
+    TallyWords* tally                       # in the current segment's header; *own* while there is none
+    TallyWords own
     uint64_t appended
-    uint64_t refused                   # appends that said FULL
+    uint64_t refused                   # answers that were not begun: there was no room
+    bint sheds                         # whether to answer without a record rather than not at all
     SegmentMemory nowhere
 
 
-# Append one record: APPENDED or FULL. No system call, no allocation; for one thread at a time. What the caller puts
-# into *last* does not matter.
+# Make room where the current segment has none: spool_admits asks it.
+cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil
+
+
+# Whether an answer may be begun: its record has a place, beside those of all answers that are owed. Counted when not.
+cdef inline bint spool_admits(SpoolMemory* spool) noexcept nogil:
+    cdef SegmentMemory* segment = spool.current
+    cdef uint64_t owed = spool.tally.opened - spool.tally.closed
+    return segment.used + owed < spool_load(&segment.limit, SPOOL_RELAXED) or spool_make_room(spool)
+
+
+# A release: the compiler keeps the order of the bracket, which is all that a kill needs.
+cdef inline void spool_raise(uint64_t* word) noexcept nogil:
+    spool_store(word, word[0] + 1, SPOOL_RELEASE)
+
+
+cdef inline void spool_enter(SpoolMemory* spool) noexcept nogil:
+    spool_raise(&spool.tally.entered)
+
+
+cdef inline void spool_leave(SpoolMemory* spool) noexcept nogil:
+    spool_raise(&spool.tally.left)
+
+
+cdef inline void spool_open(SpoolMemory* spool) noexcept nogil:
+    spool_raise(&spool.tally.opened)
+
+
+cdef inline void spool_close(SpoolMemory* spool) noexcept nogil:
+    spool_raise(&spool.tally.closed)
+
+
+# Append one record: APPENDED, or FULL and counted as shed. No system call, no allocation; for one thread at a time. What
+# the caller puts into *last* does not matter.
 cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil
 
 

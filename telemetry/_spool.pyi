@@ -40,16 +40,32 @@ class SegmentHeader(NamedTuple):
     node: str
     row: int
     created_ns: int
+    boot_ns: int
+    """When its process opened the spool: the same in all its segments."""
     segment_bytes: int
     capacity: int
     """Records that fit."""
     seed: int
+
+class Tally(NamedTuple):
+    """What a process has done since its start: what the words mean is in _spool.pxd.
+
+    A killed process's segments may each have some: the greatest of each word counts.
+    """
+
+    entered: int
+    left: int
+    opened: int
+    closed: int
+    shed: int
 
 class UsageLog(NamedTuple):
     """One billable answer. What one of several fields means is in _spool.pxd."""
 
     time_ns: int
     key_id: int
+    account_id: int
+    """0 for the demo."""
     month: int
     """202611: in which the gate has counted it; 0 when it was not counted."""
     latency_us: int
@@ -73,7 +89,7 @@ class UsageLog(NamedTuple):
 def crc32c(text: Buffer, crc: int = 0, *, portable: bool = False) -> int:
     """Go on from *crc* with CRC-32C, by this processor's instruction or by the portable tables."""
 
-def make_header(node: str, row: int, created_ns: int, segment_bytes: int) -> bytes:
+def make_header(node: str, row: int, created_ns: int, segment_bytes: int, boot_ns: int) -> bytes:
     """Make the first page of a segment; ValueError for what a segment cannot be."""
 
 def read_header(page: Buffer) -> SegmentHeader:
@@ -81,6 +97,9 @@ def read_header(page: Buffer) -> SegmentHeader:
 
 def read_counts(page: Buffer, header: SegmentHeader) -> tuple[int | None, int | None]:
     """Give the records in a sealed segment (None: not sealed), and those written so far (None: damaged)."""
+
+def read_tally(page: Buffer) -> Tally:
+    """Give what the process had done when it last appended to this segment, or when it was killed."""
 
 def sift(records: Buffer, start: int, seed: int) -> tuple[int, int]:
     """Move the whole records in a writable buffer to its front.
@@ -98,8 +117,24 @@ class Appender:
     Makes no system call: files, mapping and syncing belong to telemetry.spool.
     """
 
+    def admits(self) -> bool:
+        """Say whether an answer may be begun, and make room for its record; counted when not.
+
+        Each answer that is owed has a place of its own. Asked before the gate.
+        """
+
+    def enter(self) -> None:
+        """Begin the bracket around the gate, or around the record of an answer that was owed."""
+
+    def leave(self) -> None: ...
+    def open_answer(self) -> None:
+        """Note that an answer is owed: the gate has counted it, and it is recorded later."""
+
+    def close_answer(self) -> None:
+        """Note that an answer is owed no more: it has been recorded."""
+
     def append(self, log: UsageLog) -> bool:
-        """Append a record; False, and counted, when no segment has room. Texts are cut to their fields."""
+        """Append a record, its texts cut to their fields; False, and counted as shed, when there is no room."""
 
     @property
     def wanting(self) -> bool:
@@ -109,8 +144,16 @@ class Appender:
     def appended(self) -> int: ...
     @property
     def refused(self) -> int:
-        """Appends that found no room."""
+        """Answers that were not begun for want of room."""
 
+    @property
+    def tally(self) -> Tally: ...
+    @property
+    def sheds(self) -> bool:
+        """Whether answers go on without a record when there is no room."""
+
+    @sheds.setter
+    def sheds(self, value: bool) -> None: ...
     def publish(self, memory: Buffer) -> int:
         """Prepare a segment, which this process has made; gives the number by which it will be retired."""
 

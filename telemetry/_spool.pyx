@@ -53,10 +53,11 @@ ENDPOINTS = (
     "reports/usage", "reports/summary", "reports/report-usage", "reports/report-summary",
 )
 
-SegmentHeader = namedtuple("SegmentHeader", "node row created_ns segment_bytes capacity seed")
+SegmentHeader = namedtuple("SegmentHeader", "node row created_ns boot_ns segment_bytes capacity seed")
+Tally = namedtuple("Tally", "entered left opened closed shed")
 UsageLog = namedtuple(
     "UsageLog",
-    "time_ns key_id month latency_us status assets tier source flags protocol endpoint"
+    "time_ns key_id account_id month latency_us status assets tier source flags protocol endpoint"
     " asset exchange price quote sequence",
     defaults=(0,) * 7 + ("",) * 4 + (0,),
 )
@@ -70,6 +71,8 @@ cdef inline uint64_t checked_count(uint64_t seed, uint64_t count) noexcept nogil
 
 cdef void seal(SpoolMemory* spool, SegmentMemory* segment) noexcept nogil:
     """Whoever finds it on the list may let go of its memory at once: nothing here touches it afterwards."""
+    spool.own = segment.header.tally
+    spool.tally = &spool.own
     spool.current = &spool.nowhere
     segment.sealed = 1
     spool_store(&segment.header.sealed, checked_count(segment.seed, segment.used), SPOOL_RELEASE)
@@ -82,11 +85,30 @@ cdef SegmentMemory* go_on(SpoolMemory* spool) noexcept nogil:
     if spool.current != &spool.nowhere:
         seal(spool, spool.current)         # as it is: what was to make it durable has failed
     segment = spool_take(&spool.next)
-    if segment is not NULL and spool_load(&segment.limit, SPOOL_RELAXED) == 0:
+    if segment is NULL:
+        return NULL
+    segment.header.tally = spool.own       # a kill half way leaves smaller words: the greatest of each counts
+    spool.tally = &segment.header.tally
+    spool.current = segment
+    if spool_load(&segment.limit, SPOOL_RELAXED) == 0:
         seal(spool, segment)
-        segment = NULL
-    spool.current = segment if segment is not NULL else &spool.nowhere
+        return NULL
     return segment
+
+
+cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil:
+    cdef SegmentMemory* segment = spool.current
+    cdef uint64_t owed = spool.tally.opened - spool.tally.closed
+    if segment.used >= spool_load(&segment.limit, SPOOL_RELAXED):
+        segment = go_on(spool)
+    if segment is not NULL and (
+        segment.used + owed < spool_load(&segment.limit, SPOOL_RELAXED) or spool_look(&spool.next) is not NULL
+    ):
+        return 1
+    if spool.sheds:
+        return 1
+    spool_store(&spool.refused, spool.refused + 1, SPOOL_RELAXED)
+    return 0
 
 
 cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil:
@@ -96,7 +118,7 @@ cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil:
     if segment.used >= spool_load(&segment.limit, SPOOL_RELAXED):
         segment = go_on(spool)
         if segment is NULL:
-            spool_store(&spool.refused, spool.refused + 1, SPOOL_RELAXED)
+            spool_raise(&spool.tally.shed)
             return FULL
     place = &segment.records[segment.used]
     sequence = segment.used + 1
@@ -171,7 +193,7 @@ def crc32c(const uint8_t[::1] text, uint32_t crc=0, *, bint portable=False):
     return (crc32c_portable if portable else crc32c_of)(crc, at, text.shape[0])
 
 
-def make_header(str node, uint32_t row, uint64_t created_ns, uint64_t segment_bytes):
+def make_header(str node, uint32_t row, uint64_t created_ns, uint64_t segment_bytes, uint64_t boot_ns):
     cdef Header header
     cdef bytes name = node.encode()
     if not 1 <= len(name) <= NODE_BYTES:
@@ -186,6 +208,7 @@ def make_header(str node, uint32_t row, uint64_t created_ns, uint64_t segment_by
     header.identity.record_bytes = RECORD_BYTES
     header.identity.segment_bytes = segment_bytes
     header.identity.created_ns = created_ns
+    header.identity.boot_ns = boot_ns
     header.identity.row = row
     header.identity.capacity = (segment_bytes - HEADER_BYTES) // RECORD_BYTES
     spool_text(header.identity.node, NODE_BYTES, name, len(name))
@@ -198,7 +221,8 @@ def read_header(const uint8_t[::1] page):
     cdef const void* start = &page[0] if page.shape[0] else NULL
     cdef const Identity* found = find_identity(start, page.shape[0])
     return SegmentHeader(
-        text_of(found.node, NODE_BYTES), found.row, found.created_ns, found.segment_bytes, found.capacity, found.crc
+        text_of(found.node, NODE_BYTES), found.row, found.created_ns, found.boot_ns, found.segment_bytes,
+        found.capacity, found.crc,
     )
 
 
@@ -211,6 +235,13 @@ def read_counts(const uint8_t[::1] page, header):
     if found.written == 0:
         return sealed, 0
     return sealed, read_count(&found.written, seed, capacity)
+
+
+def read_tally(const uint8_t[::1] page):
+    cdef const TallyWords* found = &(<const Header*>&page[0]).tally
+    if page.shape[0] < HEADER_BYTES:
+        raise ValueError(f"a header is {HEADER_BYTES} bytes, not {page.shape[0]}")
+    return Tally(found.entered, found.left, found.opened, found.closed, found.shed)
 
 
 def sift(uint8_t[::1] records, uint64_t start, uint64_t seed):
@@ -235,8 +266,8 @@ def decode(const uint8_t[::1] records):
     for place in range(count):
         record = <const Record*>&records[place * RECORD_BYTES]
         logs.append(UsageLog(
-            record.time_ns, record.key_id, record.month, record.latency_us, record.status, record.assets,
-            record.tier, record.source, record.flags, record.protocol, record.endpoint,
+            record.time_ns, record.key_id, record.account_id, record.month, record.latency_us, record.status,
+            record.assets, record.tier, record.source, record.flags, record.protocol, record.endpoint,
             text_of(record.asset, NAME_BYTES), text_of(record.exchange, NAME_BYTES),
             text_of(record.price, PRICE_BYTES), text_of(record.quote, QUOTE_BYTES), record.last & UINT32_MAX,
         ))
@@ -289,12 +320,29 @@ cdef class Appender:
     def __cinit__(self):
         self.held = {}
         self.memory.current = &self.memory.nowhere
+        self.memory.tally = &self.memory.own
+
+    def admits(self):
+        return spool_admits(&self.memory)
+
+    def enter(self):
+        spool_enter(&self.memory)
+
+    def leave(self):
+        spool_leave(&self.memory)
+
+    def open_answer(self):
+        spool_open(&self.memory)
+
+    def close_answer(self):
+        spool_close(&self.memory)
 
     def append(self, log):
         cdef Record record
         memset(&record, 0, sizeof(record))
         record.time_ns = log.time_ns
         record.key_id = log.key_id
+        record.account_id = log.account_id
         record.month = log.month
         record.latency_us = min(log.latency_us, UINT32_MAX)
         record.status = log.status
@@ -321,6 +369,19 @@ cdef class Appender:
     @property
     def refused(self):
         return spool_load(&self.memory.refused, SPOOL_RELAXED)
+
+    @property
+    def tally(self):
+        cdef const TallyWords* found = self.memory.tally
+        return Tally(found.entered, found.left, found.opened, found.closed, found.shed)
+
+    @property
+    def sheds(self):
+        return bool(self.memory.sheds)
+
+    @sheds.setter
+    def sheds(self, bint value):
+        self.memory.sheds = value
 
     def publish(self, memory):
         if not self.wanting:

@@ -16,7 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from telemetry._spool import HEADER_BYTES, RECORD_BYTES, read_counts, read_header, sift
+from telemetry._spool import (
+    HEADER_BYTES,
+    RECORD_BYTES,
+    Tally,
+    read_counts,
+    read_header,
+    read_tally,
+    sift,
+)
 from telemetry.exceptions import LayoutError
 
 SUFFIX = ".seg"
@@ -83,6 +91,10 @@ class Segment:
         asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         kind, *_ = LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, asked))
         return bool(kind != fcntl.F_UNLCK)
+
+    def tally(self) -> Tally:
+        """Say what its process had done when this was its current segment, last of all when it was killed."""
+        return read_tally(self._page().ljust(HEADER_BYTES, b"\0"))
 
     def look(self) -> Extent:
         """Say how far it goes now."""

@@ -4,7 +4,7 @@
 |---|---|
 | an append said APPENDED | kill -9 of the worker at any instruction |
 | a sync since then (`sync_ms`, and what the disk takes for it) | a power cut |
-| an append said FULL | nothing was recorded: whether to refuse or to shed is the caller's choice |
+| there is no room (asked before the gate) | no answer is begun; with *sheds* it has no record, and is counted |
 | a sync failed | kill -9, no power cut: no second sync is believed. The segment is sealed as it is |
 
 That no append ends in a signal rests on blocks that are taken beforehand and then written in place, as ext4,
@@ -48,7 +48,9 @@ class SpoolState:
 
     appended: int
     refused: int
-    """Appends that said FULL."""
+    """Answers that were not begun for want of room."""
+    shed: int
+    """Answers without a record, for the same reason."""
     failures: int
     """Calls of the system that failed: no segment could be made, or a sync was refused."""
     used_bytes: int
@@ -110,7 +112,7 @@ class Spool:
         self.parameters = parameters or SpoolParameters()
         self._bound = self.parameters.spool_bytes
         self._root, self._folder = root, root / str(row)
-        self._node, self._row = node, row
+        self._node, self._row, self._boot_ns = node, row, wall_ns()
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
         self._may_tell_failure = Seldom(mono_ns)
         self._may_tell_full, self._may_tell_near = Seldom(mono_ns), Seldom(mono_ns)
@@ -165,6 +167,7 @@ class Spool:
         return SpoolState(
             appended=self.appender.appended,
             refused=self.appender.refused,
+            shed=self.appender.tally.shed,
             failures=self._failures,
             used_bytes=used,
             near=self._is_near(used),
@@ -199,7 +202,7 @@ class Spool:
                     logger.error("The usage spool is full: %s of %s bytes", used - size, self._bound)
                 return
             created_ns = max(self._wall_ns(), newest_ns(self._folder) + 1)
-            header = make_header(self._node, self._row, created_ns, size)
+            header = make_header(self._node, self._row, created_ns, size, self._boot_ns)
             file = SegmentFile(self._folder / segment_name(created_ns), header, size)
         with self._numbering:
             self._files[self.appender.publish(file.memory)] = file

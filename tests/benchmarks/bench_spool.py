@@ -60,7 +60,7 @@ print(json.dumps({
     "peak_rss_mib": memory_mib(),
 }))
 """
-LOG = UsageLog(1, 2, 202611, 42, 200, 1, 1, 1, 0, 0, 0, "BTC", "coinbase", "67123.45", "USD")
+LOG = UsageLog(1, 2, 3, 202611, 42, 200, 1, 1, 1, 0, 0, 0, "BTC", "coinbase", "67123.45", "USD")
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def timed(times: list[float]) -> Iterator[None]:
 
 def make_segment(created_ns: int) -> mmap.mmap:
     memory = mmap.mmap(-1, SEGMENT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
-    memory[:HEADER_BYTES] = make_header("Bench", 1, created_ns, SEGMENT_BYTES)
+    memory[:HEADER_BYTES] = make_header("Bench", 1, created_ns, SEGMENT_BYTES, 1)
     return memory
 
 
@@ -155,7 +155,7 @@ def make_backlog(appends: ModuleType, root: Path, segments: int) -> None:
     for number in range(1, segments + 1):
         with (root / "1" / segment_name(number)).open("w+b") as file:
             file.truncate(SEGMENT_BYTES)
-            file.write(make_header("Bench", 1, number, SEGMENT_BYTES))
+            file.write(make_header("Bench", 1, number, SEGMENT_BYTES, 1))
             file.flush()
             memory = mmap.mmap(file.fileno(), SEGMENT_BYTES)
         appender = Appender()

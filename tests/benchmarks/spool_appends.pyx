@@ -12,6 +12,7 @@ cdef void fill(Record* record, uint64_t number) noexcept nogil:
     """What a worker has at hand when it has answered: numbers, and texts with their lengths."""
     record.time_ns = <uint64_t>1763816400 * 1000000000 + number
     record.key_id = number & 0xFFFF
+    record.account_id = number & 0xFFF
     record.month = 202611
     record.latency_us = number & 0xFF
     record.status = 200

@@ -21,7 +21,7 @@ from telemetry.parameters import SpoolParameters
 from telemetry.segments import Segment, find_segments, segment_name
 from telemetry.spool import Spool
 
-NODE, ROW = "BeastMain", 3
+NODE, ROW, BOOT_NS = "BeastMain", 3, 1_763_816_400_000_000_000
 SIZE = MIN_SEGMENT_BYTES
 CAPACITY = (SIZE - HEADER_BYTES) // RECORD_BYTES
 SMALL = SpoolParameters(segment_bytes=SIZE, spool_bytes=1000 * SIZE)
@@ -31,6 +31,7 @@ def make_log(number: int, **changes: Any) -> UsageLog:
     log = UsageLog(
         time_ns=1_763_816_400_000_000_000 + number,
         key_id=number,
+        account_id=number % 10,
         month=202611,
         latency_us=number % 1000,
         status=200,
@@ -49,7 +50,7 @@ def make_log(number: int, **changes: Any) -> UsageLog:
 
 
 def make_memory(created_ns: int = 1, size: int = SIZE) -> bytearray:
-    return bytearray(make_header(NODE, ROW, created_ns, size)).ljust(size, b"\0")
+    return bytearray(make_header(NODE, ROW, created_ns, size, BOOT_NS)).ljust(size, b"\0")
 
 
 def make_spool(root: Path, **options: Any) -> Spool:

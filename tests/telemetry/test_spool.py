@@ -162,7 +162,7 @@ def test_at_the_bound_appends_are_refused_until_something_is_deleted(root: Path)
     spool.prepare()
     assert not spool.appender.append(make_log(-1 + 3 * CAPACITY))
     assert used_bytes(root) == 3 * SIZE
-    assert spool.state().refused == 3 + 1  # append_all meets one before each segment
+    assert spool.state().shed == 3 + 1  # append_all meets one before each segment
     assert spool.state().failures == 0
     spool.sync()
     next(find_segments(root)).unlink()

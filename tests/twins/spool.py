@@ -13,10 +13,11 @@ from telemetry.exceptions import LayoutError
 MAGIC = int.from_bytes(b"TRSPOOL1", "little")
 LAYOUT_VERSION = 1
 HEADER_BYTES = 4096
-IDENTITY = struct.Struct("=QIIQQII64sI")  # magic version record size created row capacity node -
-RECORD = struct.Struct("=QQIIHBBBBBB32s32s40s16s")
+IDENTITY = struct.Struct("=QIIQQQII64sI")  # magic version record size created boot row capacity node -
+RECORD = struct.Struct("=QQQIIHBBBBBB32s32s40s8s")
 RECORD_BYTES = RECORD.size + 8
-COPY, SEALED, WRITTEN = 2048, 192, 256
+COPY, SEALED, WRITTEN, TALLY = 2048, 192, 256, 264
+ENTERED, LEFT, OPENED, CLOSED, SHED = range(5)
 LEAST, MOST = 65_536, 1 << 30
 LOW = 2**32 - 1
 
@@ -48,14 +49,24 @@ class SegmentHeader(NamedTuple):
     node: str
     row: int
     created_ns: int
+    boot_ns: int
     segment_bytes: int
     capacity: int
     seed: int
 
 
+class Tally(NamedTuple):
+    entered: int
+    left: int
+    opened: int
+    closed: int
+    shed: int
+
+
 class UsageLog(NamedTuple):
     time_ns: int
     key_id: int
+    account_id: int
     month: int
     latency_us: int
     status: int
@@ -76,13 +87,13 @@ def checked(seed: int, count: int) -> int:
     return crc32c(count.to_bytes(8, "little"), seed) << 32 | count
 
 
-def make_header(node: str, row: int, created_ns: int, segment_bytes: int) -> bytes:
+def make_header(node: str, row: int, created_ns: int, segment_bytes: int, boot_ns: int) -> bytes:
     name = node.encode()
     if not 1 <= len(name) <= 64 or not LEAST <= segment_bytes <= MOST or segment_bytes % HEADER_BYTES:
         raise ValueError(node, segment_bytes)
     capacity = (segment_bytes - HEADER_BYTES) // RECORD_BYTES
     identity = IDENTITY.pack(
-        MAGIC, LAYOUT_VERSION, RECORD_BYTES, segment_bytes, created_ns, row, capacity, name, 0
+        MAGIC, LAYOUT_VERSION, RECORD_BYTES, segment_bytes, created_ns, boot_ns, row, capacity, name, 0
     )
     identity += crc32c(identity).to_bytes(4, "little")
     return identity.ljust(COPY, b"\0") + identity.ljust(HEADER_BYTES - COPY, b"\0")
@@ -96,12 +107,12 @@ def read_header(page: bytes) -> SegmentHeader:
         if len(identity) < IDENTITY.size + 4:
             raise LayoutError("size", IDENTITY.size + 4, len(identity))
         words = IDENTITY.unpack_from(identity)
-        magic, version, record, size, created_ns, row, capacity, node, _ = words
+        magic, version, record, size, created_ns, boot_ns, row, capacity, node, _ = words
         crc = int.from_bytes(identity[-4:], "little")
         expected = (MAGIC, LAYOUT_VERSION, crc32c(identity[:-4]), RECORD_BYTES, True)
         fits = LEAST <= size <= MOST and capacity == (size - HEADER_BYTES) // RECORD_BYTES
         if (magic, version, crc, record, fits) == expected:
-            return SegmentHeader(node.rstrip(b"\0").decode(), row, created_ns, size, capacity, crc)
+            return SegmentHeader(node.rstrip(b"\0").decode(), row, created_ns, boot_ns, size, capacity, crc)
         faults.append(LayoutError("identity", expected, (magic, version, crc, record, fits)))
     raise faults[0]
 
@@ -116,16 +127,21 @@ def read_counts(page: bytes, header: SegmentHeader) -> tuple[int | None, int | N
     return count(SEALED), 0 if nothing else count(WRITTEN)
 
 
+def read_tally(page: bytes) -> Tally:
+    return Tally(*struct.unpack_from("=5Q", page, TALLY))
+
+
 def record_bytes(log: UsageLog, seed: int, sequence: int) -> bytes:
     texts = (log.asset, log.exchange, log.price, log.quote)  # cut to their fields, padded with zeros
     fields = RECORD.pack(
         log.time_ns,
         log.key_id,
+        log.account_id,
         log.month,
         min(log.latency_us, LOW),
         log.status,
         min(log.assets, 255),
-        *log[6:11],
+        *log[7:12],
         *(text.encode() for text in texts),
     )
     return fields + (crc32c(fields, seed ^ sequence) << 32 | sequence).to_bytes(8, "little")
@@ -147,12 +163,14 @@ def sift(records: bytearray, start: int, seed: int) -> tuple[int, int]:
 class Appender:
     def __init__(self) -> None:
         self.stores_left: int | None = None
+        self.sheds = False
         self.appended = self.refused = 0
         self._memories: dict[int, bytearray] = {}
         self._condemned: set[int] = set()
         self._current: int | None = None
         self._next: int | None = None
         self._used = 0
+        self._words = [0] * 5
         self._retired: list[int] = []
         self._numbers = 0
         self._closed = False
@@ -160,6 +178,10 @@ class Appender:
     @property
     def wanting(self) -> bool:
         return not self._closed and self._next is None
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(*self._words)
 
     def publish(self, memory: bytearray) -> int:
         if not self.wanting or any(memory[SEALED : SEALED + 8]) or any(memory[WRITTEN : WRITTEN + 8]):
@@ -176,15 +198,32 @@ class Appender:
             raise KeyError(number)
         self._condemned.add(number)
 
+    def admits(self) -> bool:
+        """Is there a place for one more record, beside those of the answers that are owed?"""
+        owed = self._words[OPENED] - self._words[CLOSED]
+        if not self._places():
+            self._go_on()
+        is_there = self._places() > owed or (self._current is not None and self._next is not None)
+        self.refused += not is_there and not self.sheds
+        return is_there or self.sheds
+
+    def enter(self) -> None:
+        self._raise(ENTERED)
+
+    def leave(self) -> None:
+        self._raise(LEFT)
+
+    def open_answer(self) -> None:
+        self._raise(OPENED)
+
+    def close_answer(self) -> None:
+        self._raise(CLOSED)
+
     def append(self, log: UsageLog) -> bool:
-        if self._current in self._condemned:
-            self._seal()
+        if not self._places():
+            self._go_on()
         if self._current is None:
-            self._current, self._next, self._used = self._next, None, 0
-            if self._current in self._condemned:
-                self._seal()
-        if self._current is None:
-            self.refused += 1
+            self._raise(SHED)
             return False
         memory, header = self._memories[self._current], self._header()
         record = record_bytes(log, header.seed, self._used + 1)
@@ -215,12 +254,38 @@ class Appender:
         assert self._current is not None
         return read_header(bytes(self._memories[self._current][:HEADER_BYTES]))
 
+    def _places(self) -> int:
+        if self._current is None or self._current in self._condemned:
+            return 0
+        return self._header().capacity - self._used
+
+    def _go_on(self) -> None:
+        """Seal the current segment as it is, and take the prepared one, with what was counted so far."""
+        if self._current is not None:
+            self._seal()
+        self._current, self._next, self._used = self._next, None, 0
+        if self._current is not None:
+            for word in range(5):
+                self._store_word(word)
+            if self._current in self._condemned:
+                self._seal()
+
     def _seal(self) -> None:
         assert self._current is not None
         word = checked(self._header().seed, self._used).to_bytes(8, "little")
         self._store(self._memories[self._current], SEALED, word)
         self._retired.append(self._current)
         self._current = None
+
+    def _raise(self, word: int) -> None:
+        self._words[word] += 1
+        if self._current is not None:
+            self._store_word(word)
+
+    def _store_word(self, word: int) -> None:
+        assert self._current is not None
+        at, value = TALLY + 8 * word, self._words[word]
+        self._store(self._memories[self._current], at, value.to_bytes(8, "little"))
 
     def _store(self, memory: bytearray, at: int, word: bytes) -> None:
         if self.stores_left is not None:
