@@ -31,3 +31,29 @@ class SpoolParameters:
             raise ValueError(f"warn_percent must be 1 to 100, not {self.warn_percent!r}")
         if not 1 <= self.sync_ms <= 60_000:
             raise ValueError(f"sync_ms must be 1 to 60000, not {self.sync_ms!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShipperParameters:
+    """The names are those that profiles have always had; they hold for every way to the database."""
+
+    sqs_batch_size: int = 5_000
+    """Records of one envelope at most."""
+    sqs_flush_ms: int = 1_000
+    """How long records wait for an envelope to become full."""
+    sqs_buffer_size: int = 200_000
+    """Records that have been sent and are not yet in the database, at most."""
+    sqs_timeout_ms: int = 5_000
+    """For one message to be taken by the queue."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("sqs_batch_size", 1, 65_536),
+            ("sqs_flush_ms", 10, 60_000),
+            ("sqs_buffer_size", 1, 10_000_000),
+            ("sqs_timeout_ms", 100, 60_000),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be {least} to {most}, not {getattr(self, name)!r}")
+        if self.sqs_buffer_size < self.sqs_batch_size:
+            raise ValueError(f"sqs_buffer_size must hold an envelope, not {self.sqs_buffer_size!r} records")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
-from telemetry.parameters import SpoolParameters
+from telemetry.parameters import ShipperParameters, SpoolParameters
 
 
 def test_defaults_are_as_stated() -> None:
@@ -35,3 +35,28 @@ def test_what_cannot_be_is_refused_by_name(name: str, value: int) -> None:
 @pytest.mark.parametrize("size", [MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES])
 def test_bounds_themselves_are_allowed(size: int) -> None:
     assert SpoolParameters(segment_bytes=size, spool_bytes=2 * size).segment_bytes == size
+
+
+def test_shipper_defaults_are_as_stated() -> None:
+    parameters = ShipperParameters()
+    assert (parameters.sqs_batch_size, parameters.sqs_flush_ms) == (5_000, 1_000)
+    assert (parameters.sqs_buffer_size, parameters.sqs_timeout_ms) == (200_000, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sqs_batch_size", 0),
+        ("sqs_batch_size", 65_537),
+        ("sqs_flush_ms", 9),
+        ("sqs_flush_ms", 60_001),
+        ("sqs_buffer_size", 0),
+        ("sqs_buffer_size", 4_999),
+        ("sqs_buffer_size", 10_000_001),
+        ("sqs_timeout_ms", 99),
+        ("sqs_timeout_ms", 60_001),
+    ],
+)
+def test_what_a_shipper_cannot_do_is_refused_by_name(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        ShipperParameters(**{name: value})
