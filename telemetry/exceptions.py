@@ -1,4 +1,4 @@
-"""What can go wrong with this package's shared memory."""
+"""What can go wrong with this package's shared memory, and with envelopes."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ class LayoutError(TelemetryError):
 
     def __str__(self) -> str:
         return f"not the expected layout: {self.what} is {self.found}, expected {self.expected}"
+
+
+class Poison(TelemetryError):
+    """An envelope that can never be written, whoever tries: *reason* says what is wrong with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not an envelope of usage logs: {self.reason}"

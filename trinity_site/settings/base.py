@@ -77,6 +77,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "telemetry",
     "billing",
     "pricing",
     "exchanges",
