@@ -133,20 +133,16 @@ def _check_counters(books: Books, report: Report) -> None:
 
 def _check_spool(books: Books, report: Report) -> None:
     """Spool against ledger: what a file holds is on its way, what has no file must be covered whole."""
-    waiting = missing = 0
+    waiting = lost = 0
     for one in books.segments:
-        if one.written is not None:
-            waiting += max(0, one.written - one.covered)
-            gap = max(0, one.covered - one.written)
-        else:
-            gap = abs((one.ended if one.ended is not None else one.covered + 1) - one.covered)
-        if gap:
-            missing += gap
-            report.findings.append(Finding("spool = ledger", f"{one.node} {one.name}", _gap(one)))
+        waiting += max(0, (one.written or 0) - one.covered)
+        if one.written is None and (one.ended is None or one.ended > one.covered):
+            lost += max(1, (one.ended or 0) - one.covered)
+            report.findings.append(Finding("spool = ledger", f"{one.node} {one.name}", _loss(one)))
     places = sum(_places(one) for one in books.segments)
     covered = sum(one.covered for one in books.segments)
     note = f"{waiting:,} on their way" if waiting else ""
-    report.checks.append(Check("spool = ledger", places, covered + waiting, missing, note))
+    report.checks.append(Check("spool = ledger", places, covered + waiting, lost, note))
 
 
 def _check_rows(books: Books, report: Report) -> None:
@@ -242,14 +238,11 @@ def sum_by_key(pairs: Iterable[tuple[KeyMonth, int]]) -> dict[KeyMonth, int]:
 
 
 def _places(one: SegmentFacts) -> int:
-    if one.written is not None:
-        return one.written
-    return one.ended if one.ended is not None else one.covered
+    """Return how many places were written; after a power cut the ledger may know of more than the file."""
+    return max(one.written or 0, one.ended or 0, one.covered)
 
 
-def _gap(one: SegmentFacts) -> str:
-    if one.written is not None:
-        return f"the ledger has {one.covered:,} places, the file only {one.written:,}"
+def _loss(one: SegmentFacts) -> str:
     if one.ended is None:
         return f"its file is gone before its end was told; the ledger has {one.covered:,} places"
     return f"its file is gone, and of {one.ended:,} places the ledger has {one.covered:,}"
