@@ -99,6 +99,8 @@ class Report(NamedTuple):
     month: int
     checks: list[Check]
     findings: list[Finding]
+    waiting: int
+    """Records on their way to the database."""
 
     @property
     def agrees(self) -> bool:
@@ -107,7 +109,8 @@ class Report(NamedTuple):
 
 def reconcile(books: Books) -> Report:
     """Hold a node's books against one another."""
-    report = Report(books.node, books.month, [], [])
+    waiting = sum(max(0, (one.written or 0) - one.covered) for one in books.segments)
+    report = Report(books.node, books.month, [], [], waiting)
     _check_counters(books, report)
     _check_spool(books, report)
     _check_rows(books, report)
@@ -133,16 +136,15 @@ def _check_counters(books: Books, report: Report) -> None:
 
 def _check_spool(books: Books, report: Report) -> None:
     """Spool against ledger: what a file holds is on its way, what has no file must be covered whole."""
-    waiting = lost = 0
+    lost = 0
     for one in books.segments:
-        waiting += max(0, (one.written or 0) - one.covered)
         if one.written is None and (one.ended is None or one.ended > one.covered):
             lost += max(1, (one.ended or 0) - one.covered)
             report.findings.append(Finding("spool = ledger", f"{one.node} {one.name}", _loss(one)))
     places = sum(_places(one) for one in books.segments)
     covered = sum(one.covered for one in books.segments)
-    note = f"{waiting:,} on their way" if waiting else ""
-    report.checks.append(Check("spool = ledger", places, covered + waiting, lost, note))
+    note = f"{report.waiting:,} on their way" if report.waiting else ""
+    report.checks.append(Check("spool = ledger", places, covered + report.waiting, lost, note))
 
 
 def _check_rows(books: Books, report: Report) -> None:

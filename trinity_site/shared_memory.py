@@ -7,6 +7,7 @@ takes it over or replaces it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -14,7 +15,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -191,6 +192,25 @@ def open_counter_reader(node: str, data_dir: Path) -> Opened[CounterReader]:
     """Attach to all rows of the node's counters."""
     path = segment_path(node, data_dir, "counters")
     return _open(path, counters_layout(), mmap.ACCESS_READ, lambda segment: CounterReader(segment.memory))
+
+
+@contextlib.contextmanager
+def peek(node: str, data_dir: Path, kind: str, attach: Callable[[mmap.mmap], View]) -> Iterator[View | None]:
+    """Give a view of a segment as it is, of a killed node's too; None where there is none that can be read.
+
+    Whoever peeks does not use it: nothing is made, kept or unlinked by that, and what the view changes stays
+    its own.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = os.open(segment_path(node, data_dir, kind), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            stack.callback(os.close, fd)
+            view = attach(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
+        except (FileNotFoundError, LayoutError, ValueError):  # ValueError: it is just being made, and empty
+            yield None
+            return
+        stack.callback(view.close)
+        yield view
 
 
 def _open(path: Path, layout: Layout, access: int, view: Callable[[Segment], View]) -> Opened[View]:
