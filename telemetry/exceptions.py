@@ -29,3 +29,14 @@ class Poison(TelemetryError):
 
     def __str__(self) -> str:
         return f"not an envelope of usage logs: {self.reason}"
+
+
+class CarrierError(TelemetryError):
+    """Nothing could be passed on: *reason* says why. It is tried again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason

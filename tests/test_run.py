@@ -180,6 +180,7 @@ def test_external_database_is_asked_every_time(project: Project) -> None:
 
 def test_demo_touches_no_real_data(project: Project) -> None:
     real = {"DATABASE_URL": "postgres://db/x", "REDIS_URL": "redis://r", "VALKEY_URL": "valkey://v"}
+    real["CELERY_BROKER_URL"] = "sqs://"
     project.run("demo", TRINITY_SIMULATOR_PORT="9999", **real)
     assert project.asked[-1] == "python manage.py runnode --typed ./run demo"
     environment = dict(

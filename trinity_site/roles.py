@@ -43,6 +43,19 @@ def udp_services(
         )
 
 
+def usage_services(settings: LazySettings) -> Iterator[Service]:
+    """Yield what brings usage into the database: workers of the queue where there is one, and the shipper.
+
+    They stop in reverse order after all who answer: the shipper sends what these have left, then the
+    workers write it.
+    """
+    for number in range(settings.TRINITY_QUEUE_WORKERS if settings.CELERY_BROKER_URL else 0):
+        # One of them sees to the tables. A transaction may take longer than any other process is silent.
+        command = ("runcelery", "--beat") if number == 0 else ("runcelery",)
+        yield Service(f"queue-{number + 1}", (*manage(settings), *command), start_s=0.0, silent_s=60.0)
+    yield Service("shipper", (*manage(settings), "runshipper"))
+
+
 def node_services(
     settings: LazySettings, *, http: socket.socket, health: socket.socket, udp: Sequence[socket.socket]
 ) -> Iterator[Service]:
@@ -58,6 +71,7 @@ def node_services(
         yield Service("simulator", (*manage(settings), "runsimulator"))
     yield Service("feeds", (*manage(settings), "runfeeds"), environment=ports)
     yield Service("keyring", (*manage(settings), "runkeyring"))
+    yield from usage_services(settings)
     for number in range(settings.TRINITY_HTTP_WORKERS):
         command = ("runhttp", "--fd", str(http.fileno()), "--health-fd", str(health.fileno()))
         row = ("--row", str(FIRST_HTTP_ROW + number))

@@ -24,7 +24,10 @@ RECOVERY_S = 5.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 CLEAR_S = 40.0  # three times the grace of a service, and some
 PARTNER = ("--plan", "partner", "--json")
 KEY_FILE = "key"
-UNWANTED = ("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "DJANGO_SETTINGS_MODULE", "NO_COLOR")
+UNWANTED = (
+    *("DATABASE_URL", "REDIS_URL", "VALKEY_URL", "CELERY_BROKER_URL"),
+    *("DJANGO_SETTINGS_MODULE", "NO_COLOR"),
+)
 
 
 class Node:

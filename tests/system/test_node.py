@@ -17,7 +17,7 @@ from trinity_site.roles import FIRST_UDP_ROW
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 EVERYONE = {
-    *("runsimulator", "runfeeds", "runkeyring", "runhttp-1", "runhttp-2"),
+    *("runsimulator", "runfeeds", "runkeyring", "runshipper", "runhttp-1", "runhttp-2"),
     *(f"runudp-{FIRST_UDP_ROW}", f"runudp-{FIRST_UDP_ROW + 1}"),
 }
 SILENT_S = 10.0  # after which a process that hangs is killed

@@ -31,14 +31,28 @@ def services_of(
         "TRINITY_HTTP_WORKERS": 1,
         "TRINITY_UDP_PINNED": False,
         "TRINITY_CORES": [0, 1],
+        "CELERY_BROKER_URL": "",
+        "TRINITY_QUEUE_WORKERS": 1,
     }
     settings: Any = SimpleNamespace(**chosen | changes)
     http, health = sockets
     return {one.name: one for one in node_services(settings, http=http, health=health, udp=udp)}
 
 
-def test_feeds_and_keyring_start_before_the_workers(sockets: Any) -> None:
-    assert list(services_of(sockets, TRINITY_HTTP_WORKERS=2)) == ["feeds", "keyring", "http-1", "http-2"]
+def test_feeds_keyring_and_shipper_start_before_the_workers_and_stop_after_them(sockets: Any) -> None:
+    services = services_of(sockets, TRINITY_HTTP_WORKERS=2)
+    assert list(services) == ["feeds", "keyring", "shipper", "http-1", "http-2"]
+
+
+def test_workers_of_the_queue_outlast_the_shipper_and_one_of_them_keeps_the_tables(sockets: Any) -> None:
+    services = services_of(sockets, CELERY_BROKER_URL="redis://valkey:6379/0", TRINITY_QUEUE_WORKERS=2)
+    assert list(services)[2:5] == ["queue-1", "queue-2", "shipper"]
+    assert [services[f"queue-{number}"].command[-1] for number in (1, 2)] == ["--beat", "runcelery"]
+
+
+def test_queue_workers_of_other_nodes_are_enough(sockets: Any) -> None:
+    services = services_of(sockets, CELERY_BROKER_URL="sqs://", TRINITY_QUEUE_WORKERS=0)
+    assert list(services) == ["feeds", "keyring", "shipper", "http-1"]
 
 
 def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
@@ -48,7 +62,7 @@ def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
 
 def test_simulator_starts_first_where_prices_are_simulated(sockets: Any) -> None:
     services = services_of(sockets, TRINITY_SIMULATOR_URL="http://127.0.0.1:9123")
-    assert list(services) == ["simulator", "feeds", "keyring", "http-1"]
+    assert list(services) == ["simulator", "feeds", "keyring", "shipper", "http-1"]
 
 
 def test_workers_inherit_both_sockets_and_learn_their_ports(sockets: Any) -> None:

@@ -34,6 +34,11 @@ TRINITY_BOARD_SLOTS = env.integer("TRINITY_BOARD_SLOTS", 4096, least=64, most=1_
 TRINITY_GATE_ROWS = env.integer("TRINITY_GATE_ROWS", 65_536, least=1_024, most=16_777_216)
 TRINITY_LOG_LEVEL = env.choice("TRINITY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix")) or env.valkey_url("VALKEY_URL")
+CELERY_BROKER_URL = env.broker_url(
+    "CELERY_BROKER_URL"
+)  # unset: usage is written to the database by the shipper
+# Of this node; 0: others take from the queue.
+TRINITY_QUEUE_WORKERS = env.integer("TRINITY_QUEUE_WORKERS", 1, least=0, most=16)
 
 TRINITY_SIMULATOR_PORT = env.port("TRINITY_SIMULATOR_PORT", 0)  # 0: prices are real
 TRINITY_SIMULATOR_URL = f"http://127.0.0.1:{TRINITY_SIMULATOR_PORT}" if TRINITY_SIMULATOR_PORT else ""

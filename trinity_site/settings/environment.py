@@ -84,6 +84,14 @@ def valkey_url(name: str) -> str:
     return "redis" + value.removeprefix("valkey") if value.startswith("valkey") else value
 
 
+def broker_url(name: str) -> str:
+    """Read the address of a queue. `sqs://` alone is AWS's, with the machine's own right to it."""
+    value = text(name, "")
+    if value.startswith(("valkey", "redis")):
+        return valkey_url(name)
+    return value if value == "sqs://" else url(name, "", ("sqs", "redis", "rediss"))
+
+
 def database(name: str = "DATABASE_URL") -> dict[str, Any] | None:  # Any: Django's own shape
     """Read a database address into Django's settings; None when the variable is unset."""
     raw = text(name, "")

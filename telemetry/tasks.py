@@ -1,0 +1,39 @@
+"""What a worker of the queue does: Celery's view of `inbox.py` and `partitions.py`."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from celery import shared_task
+from celery.exceptions import Reject
+
+from telemetry import inbox
+
+LONGEST_PAUSE_S = 8.0
+
+
+class Outage:
+    """How often in a row the database was at fault for this process."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def pause_s(self) -> float:
+        """Return how long to wait before the queue is asked for more: doubling, at random."""
+        self.failures += 1
+        return random.uniform(0, min(0.25 * 2**self.failures, LONGEST_PAUSE_S))
+
+
+outage = Outage()
+
+
+@shared_task(name="telemetry.carry", acks_late=True, ignore_result=True)
+def carry(document: bytes) -> None:
+    """Write a document of any type; while the database is at fault it goes back, however often."""
+    try:
+        inbox.take(document)
+    except Exception as error:
+        time.sleep(outage.pause_s())  # nothing else could be written meanwhile
+        raise Reject(error, requeue=True) from error
+    outage.failures = 0
