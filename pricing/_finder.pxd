@@ -1,8 +1,9 @@
 """What answers plain questions from the board alone, for the compiled modules that do: HTTP's fast path, the UDP batch."""
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from pricing._board cimport MAX_EXCHANGES, BoardReader, PriceCopy
 from pricing._text cimport Text
+from telemetry._spool cimport NAME_BYTES, QUOTE_BYTES
 
 cdef enum:
     LABEL_BYTES = 256
@@ -13,6 +14,10 @@ cdef struct Label:                     # what an answer says of an exchange, bet
     uint16_t edition
     size_t length
     char text[LABEL_BYTES]
+    uint8_t source                     # and what a usage record says of it
+    uint8_t flags
+    char exchange[NAME_BYTES]
+    char quote[QUOTE_BYTES]
 
 
 cdef class Finder:

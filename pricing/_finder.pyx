@@ -8,6 +8,8 @@ from pricing._board cimport (
     ACQUIRE, Sources, age_of, find_asset, find_exchange, is_still, load32, read_best, read_price,
 )
 from pricing._text cimport JSON, kind, text_kinds
+from telemetry._spool cimport spool_text
+from telemetry.usage import read_source
 
 cdef int64_t MS = 1_000_000
 
@@ -85,7 +87,7 @@ cdef class Finder:
         """Make an exchange's label, once for each edition of its texts."""
         cdef Label* label = &self.labels[exchange]
         cdef Sources found = self.board.sources_of(exchange)
-        cdef bytes text
+        cdef bytes text, name, quote
         if found is None:
             label.looked_at = 0
             self.names[exchange] = None
@@ -98,6 +100,10 @@ cdef class Finder:
         if label.known:
             memcpy(label.text, PyBytes_AS_STRING(text), len(text))
             label.length = len(text)
+        label.source, label.flags = read_source(found.source)
+        name, quote = found.name.encode(), found.quote.encode()
+        spool_text(label.exchange, NAME_BYTES, name, len(name))
+        spool_text(label.quote, QUOTE_BYTES, quote, len(quote))
         label.edition = <uint16_t>found.edition
         label.looked_at = 1
         self.names[exchange] = found.name

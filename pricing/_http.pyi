@@ -4,6 +4,7 @@ from typing import final
 from billing._gate import Gate
 from pricing._finder import Finder
 from telemetry._counters import Counters
+from telemetry._spool import Appender
 
 @final
 class FastPath:
@@ -14,6 +15,7 @@ class FastPath:
         finder: Finder,
         gate: Gate,
         counters: Counters,
+        appender: Appender,
         *,
         status: bytes,
         common: Iterable[tuple[bytes, bytes]],
@@ -22,7 +24,7 @@ class FastPath:
     ) -> None:
         """*status* is the first line, *common* the fields of every answer, *exposed* those beside limits.
 
-        *clock* gives CLOCK_MONOTONIC in ns and the time since the epoch in s; None reads the machine's.
+        *clock* gives CLOCK_MONOTONIC and the time since the epoch in ns; None reads the machine's.
         """
 
     def follow(self, listed: Mapping[str, Iterable[str]]) -> None:

@@ -16,7 +16,11 @@ from pricing._finder cimport Finder, Label
 from pricing._text cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, LOWER, TOKEN, UPPER, VALUE, Text, put, put_digits, put_number, read_clock_ns, span,
 )
-from telemetry._counters cimport HTTP_LATENCY, SYNCMAP_HITS, TCP_REQUESTS, Counters, count, note_latency
+from pricing._usage cimport record_price, record_question
+from telemetry._counters cimport (
+    BATCH_ROWS_QUEUED, HTTP_LATENCY, SYNCMAP_HITS, TCP_REQUESTS, Counters, count, note_latency,
+)
+from telemetry._spool cimport APPENDED, HTTP, Appender, Record, spool_admits, spool_append, spool_enter, spool_leave
 
 cdef enum:
     HEAD_BYTES = 2_048                 # a longer head is not plain
@@ -263,6 +267,7 @@ cdef class FastPath:
     cdef Finder finder
     cdef Gate gate
     cdef Counters counters
+    cdef Appender appender
     cdef object clock                  # None: the machine's own
     cdef Second traded                 # of the latest answer
     cdef Second received
@@ -273,12 +278,13 @@ cdef class FastPath:
     cdef bytes default_lines
 
     def __init__(
-        self, Finder finder not None, Gate gate not None, Counters counters not None, *,
+        self, Finder finder not None, Gate gate not None, Counters counters not None, Appender appender not None, *,
         bytes status not None, common, exposed, clock=None,
     ):
         self.finder = finder
         self.gate = gate
         self.counters = counters
+        self.appender = appender
         self.clock = clock
         self.status = status
         self.common = lines_of(common)
@@ -298,12 +304,11 @@ cdef class FastPath:
         cdef uint8_t digest[32]
         cdef char body[BODY_BYTES]
         cdef size_t body_bytes
-        cdef uint64_t wall_s = 0
-        cdef int64_t mono_ns = 0
+        cdef int64_t mono_ns = 0, wall_ns = 0
         cdef bytes answer
         if end - at > HEAD_BYTES or not gate_is_filled(&self.gate.memory):
             return None
-        self.read_clock(&mono_ns, &wall_s)
+        self.read_clock(&mono_ns, &wall_ns)
         memset(&question, 0, sizeof(question))
         question.max_age_ms = -1
         at = read_target(at, end, &question)
@@ -316,11 +321,17 @@ cdef class FastPath:
             return None
         gate_fetch(&self.gate.memory, digest)
         body_bytes = self.put_body(body, &question, &price, age_of(&price, mono_ns)) - body
+        if not spool_admits(&self.appender.memory):
+            return None
+        spool_enter(&self.appender.memory)
         if gate_admit_digest(
-            &self.gate.memory, digest, mono_ns, wall_s, SCOPE_PRICES,
+            &self.gate.memory, digest, mono_ns, wall_ns // SECOND_NS, SCOPE_PRICES,
             <const uint8_t*>PyBytes_AS_STRING(address) if address is not None else NULL, 1, &verdict,
         ) != ADMITTED:
+            spool_leave(&self.appender.memory)
             return None
+        self.record(&verdict, &question, &price, wall_ns, self.now_ns() - mono_ns)
+        spool_leave(&self.appender.memory)
         count(self.counters, TCP_REQUESTS, 1)
         count(self.counters, SYNCMAP_HITS, 1)
         if defaults is not self.defaults:
@@ -330,12 +341,21 @@ cdef class FastPath:
         note_latency(self.counters, HTTP_LATENCY, self.now_ns() - mono_ns, 1)
         return answer
 
-    cdef int read_clock(self, int64_t* mono_ns, uint64_t* wall_s) except -1:
+    cdef void record(
+        self, const GateVerdict* verdict, const Question* question, const PriceCopy* price, int64_t wall_ns, int64_t took_ns
+    ) noexcept nogil:
+        cdef Record record
+        record_question(&record, verdict, &question.asset, HTTP, wall_ns, took_ns)
+        record_price(&record, verdict, price, &self.finder.labels[price.exchange])
+        if spool_append(&self.appender.memory, &record) == APPENDED:
+            count(self.counters, BATCH_ROWS_QUEUED, 1)
+
+    cdef int read_clock(self, int64_t* mono_ns, int64_t* wall_ns) except -1:
         if self.clock is not None:
-            mono_ns[0], wall_s[0] = self.clock()
+            mono_ns[0], wall_ns[0] = self.clock()
             return 0
         mono_ns[0] = read_clock_ns(CLOCK_MONOTONIC)
-        wall_s[0] = read_clock_ns(CLOCK_REALTIME) // SECOND_NS
+        wall_ns[0] = read_clock_ns(CLOCK_REALTIME)
         return 0
 
     cdef int64_t now_ns(self) except -1:

@@ -16,6 +16,9 @@ from pricing.exceptions import BadRequest
 from pricing.problems import Problem
 from pricing.protocol import refuse_secret, render_time
 from telemetry._counters import AUTH_FAILURES, QUOTA_EXCEEDED, RATE_LIMITED
+from telemetry._spool import HTTP
+from telemetry.recorder import Recorder
+from telemetry.usage import Asked
 
 Scope: TypeAlias = Mapping[str, Any]  # Any: ASGI messages are open dictionaries
 Header: TypeAlias = tuple[bytes, bytes]
@@ -76,6 +79,8 @@ class CounterRow(Protocol):
 
 class Admitted(NamedTuple):
     verdict: Verdict
+    asked: Asked
+    """Opened in the recorder: whoever answers closes it."""
     fields: tuple[Header, ...]
     """Go with the answer, whatever it is."""
 
@@ -92,6 +97,7 @@ class Admission:
         self,
         gate: Judge,
         counters: CounterRow,
+        recorder: Recorder,
         *,
         guesses: Guesses,
         tokens: Tokens,
@@ -101,14 +107,15 @@ class Admission:
     ) -> None:
         self.gate = gate
         self._counters = counters
+        self.recorder = recorder
         self._guesses = guesses
         self._tokens = tokens
         self._trusts_proxy = trusts_proxy
         self._mono_ns = mono_ns
         self._wall_s = wall_s
 
-    def admit(self, scope: Scope, *, take: bool = True) -> Admitted | Refused:
-        """Judge a request. Raises BadRequest.
+    def admit(self, scope: Scope, endpoint: int, *, take: bool = True) -> Admitted | Refused:
+        """Judge a request, and record a refusal that names a key under *endpoint*. Raises BadRequest.
 
         With *take* False nothing is taken, and a key whose limits are used up is admitted: it asks for them.
         """
@@ -117,14 +124,23 @@ class Admission:
         if credential is None:
             self._counters.add(AUTH_FAILURES)
             return Refused(Problem("unauthorized", f"A key is needed. {_HOW}"), (_challenge(b""),))
-        if not self.gate.month(self._mono_ns()):  # nobody has filled the gate yet: no key is unknown
-            detail = "The keys could not be read yet; please try again in a moment."
-            return Refused(Problem("keys_unavailable", detail), (_retry_after(1), EXPOSED))
-        verdict = self._judge(scope, credential, take=take)
-        fields = limit_fields(verdict)
-        if verdict.code == Code.ADMITTED or (not take and verdict.code in _COUNTED):
-            return Admitted(verdict, fields)
-        return self._refused(scope, credential, verdict, fields)
+        begun_ns = self._mono_ns()
+        if not self.gate.month(begun_ns):  # nobody has filled the gate yet: no key is unknown
+            return Refused(Problem("keys_unavailable", _NO_KEYS), (_retry_after(1), EXPOSED))
+        if not self.recorder.admits():
+            return Refused(Problem("usage_unavailable", _NO_ROOM), (_retry_after(1), EXPOSED))
+        with self.recorder:
+            verdict = self._judge(scope, credential, take=take)
+            is_admitted = verdict.code == Code.ADMITTED or (not take and verdict.code in _COUNTED)
+            month = verdict.month if is_admitted and take else 0
+            asked = Asked(verdict.key_id, verdict.account_id, month, HTTP, endpoint, begun_ns)
+            if is_admitted:
+                self.recorder.open(asked)
+                return Admitted(verdict, asked, limit_fields(verdict))
+            refused = self._refused(scope, credential, verdict)
+            if verdict.key_id:
+                self.recorder.record(asked, refused.problem.status)
+            return refused
 
     def total(self, verdict: Verdict) -> int:
         """Return what all nodes have counted for the key this month."""
@@ -154,18 +170,15 @@ class Admission:
                 key, ask = bucket, self.gate.admit_digest
         return ask(key, self._mono_ns(), wall_s, SCOPE_PRICES, pack_address(address), take=take)
 
-    def _refused(
-        self, scope: Scope, credential: bytes, verdict: Verdict, fields: tuple[Header, ...]
-    ) -> Refused:
+    def _refused(self, scope: Scope, credential: bytes, verdict: Verdict) -> Refused:
         code, address = Code(verdict.code), self.address(scope)
         self._counters.add(_COUNTED.get(code, AUTH_FAILURES))
         refused = REFUSALS[code]
         if refused.status == 401:
             return self._unknown(code, credential, address)
         if refused.status == 429:
-            return Refused(
-                _exhausted(verdict), (*fields, _retry_after(retry_after_s(verdict.retry_after_ns)))
-            )
+            wait_s = retry_after_s(verdict.retry_after_ns)
+            return Refused(_exhausted(verdict), (*limit_fields(verdict), _retry_after(wait_s)))
         if code in _NOTED:
             self._guesses.note(_NOTED[code], address, _shown(credential))
         return Refused(Problem(refused.problem, _DETAILS[refused.problem].format(address=address or "here")))
@@ -184,6 +197,8 @@ class Admission:
         return Refused(Problem("unauthorized", detail), (_challenge(b"invalid_token"),))
 
 
+_NO_KEYS = "The keys could not be read yet; please try again in a moment."
+_NO_ROOM = "Usage cannot be recorded now, so nothing is answered; please try again in a moment."
 _NOTED = {Code.REVOKED: REVOKED, Code.EXPIRED: REVOKED, Code.WRONG_NETWORK: ELSEWHERE}
 _DETAILS = {
     "revoked": "This key has been revoked or has expired. Make another one at /account.",

@@ -26,7 +26,7 @@ from billing.admission import pack_address
 from pricing._http import FastPath
 from pricing.doors import Door, Limits
 from pricing.exceptions import BadRequest
-from pricing.http import refuse
+from pricing.messages import refuse
 from pricing.problems import Problem
 from telemetry.seldom import Seldom
 

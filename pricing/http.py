@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, Protocol, TypeAlias
 
 from billing._gate import Gate
 from billing.demo import LIFE_S
@@ -15,15 +15,27 @@ from pricing import openapi
 from pricing._board import BoardReader
 from pricing._finder import Finder
 from pricing._http import FastPath
-from pricing.admission import EXPOSED, Admission, Refused, describe_usage
+from pricing.admission import EXPOSED, Admission, Admitted, Refused, describe_usage
 from pricing.board import Board
 from pricing.catalogue import list_assets, list_categories, list_exchanges
 from pricing.exceptions import BadRequest
 from pricing.health import exchange_ages_ms, readiness
+from pricing.messages import (
+    COMMON,
+    LIVE,
+    ClientGone,
+    Header,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    cacheable,
+    read_json,
+    refuse,
+)
 from pricing.metrics import CONTENT_TYPE, Metrics
-from pricing.problems import Problem, render_problem
+from pricing.problems import Problem
 from pricing.protocol import (
-    MAX_BODY_BYTES,
     PriceAnswer,
     PriceQuery,
     parse_assets,
@@ -37,49 +49,29 @@ from pricing.protocol import (
     shorten,
 )
 from pricing.service import CounterRow, PriceService
+from pricing.usage import told_price, told_prices
 from telemetry._counters import HTTP_LATENCY, TCP_REQUESTS, Counters
+from telemetry._spool import PRICE, PRICES, USAGE, Appender
+from telemetry.spool import SpoolState
 from telemetry.traffic import Counted
-
-Scope: TypeAlias = Mapping[str, Any]  # Any: ASGI messages are open dictionaries
-Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
-Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
-Header: TypeAlias = tuple[bytes, bytes]
+from telemetry.usage import CLIENT_GONE, GIVEN_UP, NOTHING
 
 STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
 _LABEL = '","quote":"{quote}","source":"{source}","exchange":"{exchange}","timestamp":"'
-BODY_TIMEOUT_S = 5.0
-CATALOGUE_MAX_AGE_S = 2
 UNEXPECTED = Problem("internal_error", "The error has been logged; please try again.")
 
-_COMMON: tuple[Header, ...] = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"access-control-allow-origin", b"*"),
-)
-_JSON: tuple[Header, ...] = ((b"content-type", b"application/json"), *_COMMON)
-_LIVE: tuple[Header, ...] = (*_JSON, (b"cache-control", b"no-store"))
-_PROBLEM: tuple[Header, ...] = (
-    (b"content-type", b"application/problem+json"),
-    (b"cache-control", b"no-store"),
-    *_COMMON,
-)
 _TEXT: tuple[Header, ...] = ((b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"))
 
 logger = logging.getLogger(__name__)
 
 
-class Response(NamedTuple):
-    status: int
-    body: bytes
-    headers: tuple[Header, ...]
-
-
 Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
+KeyedHandler: TypeAlias = Callable[[Admitted, Scope, Receive], Awaitable[Response]]
 
 
 class Route(NamedTuple):
     handlers: dict[str, Handler]
     on_health_port: bool = False
-    is_keyed: bool = False
 
     @property
     def allow(self) -> str:
@@ -88,10 +80,6 @@ class Route(NamedTuple):
 
 class WorkerRow(CounterRow, Protocol):
     def latency(self, kind: int, ns: int, n: int = 1, /) -> None: ...
-
-
-class ClientGone(Exception):
-    """The client has left in the middle of its request: nobody is there to be answered."""
 
 
 class PriceApi:
@@ -108,6 +96,7 @@ class PriceApi:
         admission: Admission,
         *,
         counted: Counted,
+        spool: Callable[[], SpoolState],
         health_port: int | None,
         worker: int,
         mono_ns: Callable[[], int] = time.monotonic_ns,
@@ -118,12 +107,16 @@ class PriceApi:
         self._admission = admission
         self._health_port = health_port
         self._mono_ns = mono_ns
-        self._metrics = Metrics(board, admission.gate, counted, mono_ns, tier2=service.tier2, worker=worker)
+        self._metrics = Metrics(
+            board, admission.gate, counted, mono_ns, spool=spool, tier2=service.tier2, worker=worker
+        )
         self._documents = Documents()
         self._routes = {
-            "/price": Route(_get(self._price), is_keyed=True),
-            "/prices": Route({**_get(self._prices), "POST": self._prices_posted}, is_keyed=True),
-            "/usage": Route(_get(self._usage)),
+            "/price": Route(_get(self._keyed(PRICE, self._price))),
+            "/prices": Route(
+                _get(self._keyed(PRICES, self._prices)) | {"POST": self._keyed(PRICES, self._prices_posted)}
+            ),
+            "/usage": Route(_get(self._keyed(USAGE, self._usage, take=False))),
             "/demo-token": Route({"POST": self._demo_token}),
             "/exchanges": Route(_get(self._exchanges)),
             "/asset-categories": Route(_get(self._categories)),
@@ -140,7 +133,7 @@ class PriceApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            status, body, headers = await self._respond(scope, receive)
+            status, body, headers, _ = await self._respond(scope, receive)
         except ClientGone:
             return
         if status not in (204, 304):  # which have no body, and no length either
@@ -169,16 +162,27 @@ class PriceApi:
         handler = route.handlers.get(scope["method"])
         if handler is None:
             return _other_method(route, scope["method"])
-        return await self._answer(self._for_key(handler) if route.is_keyed else handler, scope, receive)
+        return await self._answer(handler, scope, receive)
 
-    def _for_key(self, handler: Handler) -> Handler:
-        """Judge who asks before the question is looked at; every answer tells of the key's limits."""
+    def _keyed(self, endpoint: int, handler: KeyedHandler, *, take: bool = True) -> Handler:
+        """Judge who asks before the question is looked at.
+
+        Every answer tells of the key's limits, and is recorded, whatever becomes of it.
+        """
 
         async def keyed(scope: Scope, receive: Receive) -> Response:
-            judged = self._admission.admit(scope)
+            judged = self._admission.admit(scope, endpoint, take=take)
             if isinstance(judged, Refused):
                 return refuse(judged.problem, *judged.fields)
-            response = await self._answer(handler, scope, receive)
+            status, told = GIVEN_UP, NOTHING
+            try:
+                response = await self._answer(partial(handler, judged), scope, receive)
+                status, told = response.status, response.told
+            except ClientGone:
+                status = CLIENT_GONE
+                raise
+            finally:
+                self._admission.recorder.close(judged.asked, status, told)
             return response._replace(headers=(*response.headers, *judged.fields))
 
         return keyed
@@ -194,20 +198,21 @@ class PriceApi:
             logger.exception("Answering %s failed unexpectedly", scope["path"])
             return refuse(UNEXPECTED)
 
-    async def _price(self, scope: Scope, receive: Receive) -> Response:
+    async def _price(self, judged: Admitted, scope: Scope, receive: Receive) -> Response:
         query = parse_price(scope["query_string"])
         answer = self._service.at_once(query)
         if answer is None:
             answer = await self._service.below(query)
+        told = told_price(query.asset, answer)
         if isinstance(answer, Problem):
-            return refuse(answer)
+            return refuse(answer, told=told)
         body = render_price(answer.price, age_ns=answer.age_ns, tier=answer.tier, cached=answer.cached)
-        return Response(200, body, _LIVE)
+        return Response(200, body, LIVE, told)
 
-    async def _prices(self, scope: Scope, receive: Receive) -> Response:
+    async def _prices(self, judged: Admitted, scope: Scope, receive: Receive) -> Response:
         return await self._answer_all(parse_prices(scope["query_string"]))
 
-    async def _prices_posted(self, scope: Scope, receive: Receive) -> Response:
+    async def _prices_posted(self, judged: Admitted, scope: Scope, receive: Receive) -> Response:
         parse_nothing(scope["query_string"])
         return await self._answer_all(parse_prices_body(await read_json(scope, receive)))
 
@@ -224,7 +229,9 @@ class PriceApi:
                     task = group.create_task(self._below(query), name=f"price:{query.asset}")
                     waiting[query.asset] = task
         answers.update((asset, task.result()) for asset, task in waiting.items())
-        return Response(200, render_prices((query.asset, answers[query.asset]) for query in queries), _LIVE)
+        assets = [query.asset for query in queries]
+        body = render_prices((asset, answers[asset]) for asset in assets)
+        return Response(200, body, LIVE, told_prices(assets))
 
     async def _below(self, query: PriceQuery) -> PriceAnswer | Problem:
         """Ask the lower tiers for one of several prices, whose fault is its own and not the others'."""
@@ -234,20 +241,17 @@ class PriceApi:
             logger.exception("Answering for %s failed unexpectedly", query.asset)
             return UNEXPECTED
 
-    async def _usage(self, scope: Scope, receive: Receive) -> Response:
-        judged = self._admission.admit(scope, take=False)
-        if isinstance(judged, Refused):
-            return refuse(judged.problem, *judged.fields)
+    async def _usage(self, judged: Admitted, scope: Scope, receive: Receive) -> Response:
         parse_nothing(scope["query_string"])
         document = describe_usage(judged.verdict, self._admission.total(judged.verdict))
-        return Response(200, render_json(document), (*_LIVE, *judged.fields))
+        return Response(200, render_json(document), LIVE)
 
     async def _demo_token(self, scope: Scope, receive: Receive) -> Response:
         parse_nothing(scope["query_string"])
         token = self._admission.demo_token(scope)
         if token is None:
             return refuse(Problem("forbidden", "Demo tokens are for the pages of this site."))
-        return Response(200, render_json({"token": token, "expires_in_s": LIFE_S}), _LIVE)
+        return Response(200, render_json({"token": token, "expires_in_s": LIFE_S}), LIVE)
 
     async def _exchanges(self, scope: Scope, receive: Receive) -> Response:
         parse_nothing(scope["query_string"])
@@ -280,14 +284,14 @@ class PriceApi:
         return cacheable(scope, openapi.rendered())
 
     async def _live(self, scope: Scope, receive: Receive) -> Response:
-        return Response(200, b'{"status":"live"}', _LIVE)
+        return Response(200, b'{"status":"live"}', LIVE)
 
     async def _ready(self, scope: Scope, receive: Receive) -> Response:
         followed = self._service.view.followed()
         ready, rows = readiness(
             self._board, self._admission.gate, followed, self._service.parameters, self._mono_ns()
         )
-        return Response(200 if ready else 503, render_json(rows), _LIVE)
+        return Response(200 if ready else 503, render_json(rows), LIVE)
 
     async def _scrape(self, scope: Scope, receive: Receive) -> Response:
         return Response(200, self._metrics.render(), _TEXT)
@@ -297,6 +301,7 @@ def make_fast_path(
     board: BoardReader,
     gate: Gate,
     counters: Counters,
+    appender: Appender,
     *,
     ttl_ms: int,
     clock: Callable[[], tuple[int, int]] | None = None,
@@ -306,8 +311,9 @@ def make_fast_path(
         Finder(board, ttl_ms=ttl_ms, label=_LABEL),
         gate,
         counters,
+        appender,
         status=STATUS_LINE,
-        common=_LIVE,
+        common=LIVE,
         exposed=(EXPOSED,),
         clock=clock,
     )
@@ -345,52 +351,4 @@ def _other_method(route: Route, method: str) -> Response:
         (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
         (b"access-control-max-age", b"86400"),
     )
-    return Response(204, b"", (*_COMMON, *preflight))
-
-
-def refuse(problem: Problem, *headers: Header) -> Response:
-    return Response(problem.status, render_problem(problem), (*_PROBLEM, *headers))
-
-
-def cacheable(scope: Scope, body: bytes) -> Response:
-    """Answer with an ETag, and with 304 alone to a client that has this very body."""
-    etag = b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode()
-    caching = ((b"etag", etag), (b"cache-control", b"public, max-age=%d" % CATALOGUE_MAX_AGE_S))
-    known = _header(scope, b"if-none-match")
-    if known == b"*" or etag in [tag.strip().removeprefix(b"W/") for tag in known.split(b",")]:
-        return Response(304, b"", (*_COMMON, *caching))
-    return Response(200, body, (*_JSON, *caching))
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    values = [value for key, value in scope["headers"] if key == name]
-    return b", ".join(values)
-
-
-async def read_json(scope: Scope, receive: Receive) -> bytes:
-    """Read a body that says it is JSON. Raises BadRequest, ClientGone."""
-    kind = _header(scope, b"content-type").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        detail = "Send the body as JSON, with the header Content-Type: application/json."
-        raise BadRequest(Problem("unsupported_media_type", detail))
-    if _header(scope, b"content-encoding") not in (b"", b"identity"):
-        raise BadRequest(Problem("unsupported_media_type", "Send the body without a Content-Encoding."))
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read_body(receive)
-    except TimeoutError as error:
-        detail = f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s."
-        raise BadRequest(Problem("request_timeout", detail)) from error
-
-
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise BadRequest(Problem("too_large", f"A body may have {MAX_BODY_BYTES} bytes."))
-        if not message.get("more_body", False):
-            return bytes(body)
+    return Response(204, b"", (*COMMON, *preflight))

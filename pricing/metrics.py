@@ -14,6 +14,7 @@ from pricing import health
 from pricing.board import Board
 from telemetry.counters import GAUGES, MEANINGS
 from telemetry.rates import SECOND_NS, doublings
+from telemetry.spool import SpoolState
 from telemetry.traffic import Counted
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -62,6 +63,7 @@ class Metrics(Collector):
         counted: Counted,
         mono_ns: Callable[[], int],
         *,
+        spool: Callable[[], SpoolState],
         tier2: Tier2Counts | None,
         worker: int,
     ) -> None:
@@ -69,6 +71,7 @@ class Metrics(Collector):
         self._gate = gate
         self._counted = counted
         self._mono_ns = mono_ns
+        self._spool = spool
         self._tier2 = tier2
         self._worker = str(worker)
         self._registry = CollectorRegistry()
@@ -85,6 +88,7 @@ class Metrics(Collector):
             family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
             yield family(f"trinity_{name}", f"{MEANINGS[name]}; all workers of this node", value=value)
         yield from self._traffic_metrics()
+        yield from self._spool_metrics()
         yield from self._worker_metrics()
         yield from self._board_metrics()
         yield from self._gate_metrics()
@@ -122,6 +126,17 @@ class Metrics(Collector):
         if self._tier2 is not None:
             counts = {"failures": self._tier2.failures, "malformed": self._tier2.malformed}
             yield family("tier2_faults", "Tier 2 did not answer, or not sensibly", counts)
+
+    def _spool_metrics(self) -> Iterator[Metric]:
+        state, counts = self._spool(), self._counted.unrecorded()
+        yield _gauge("spool_bytes", "Disk that usage records take, node-wide", state.used_bytes)
+        yield _gauge("spool_bound_bytes", "The most that they may take", state.bound_bytes)
+        yield CounterMetricFamily(
+            "trinity_spool_refused", "Questions not answered for want of room", value=counts["refused"]
+        )
+        yield CounterMetricFamily(
+            "trinity_spool_shed", "Answers without a record for want of room", value=counts["shed"]
+        )
 
     def _board_metrics(self) -> Iterator[Metric]:
         board, mono_ns = self._board, self._mono_ns()

@@ -32,6 +32,7 @@ JUDGED = (
     "not_in_plan",
     "too_many_attempts",
     "keys_unavailable",
+    "usage_unavailable",
 )
 KEYED = (*JUDGED, "rate_limited", "quota_exceeded")
 FRESHNESS = (

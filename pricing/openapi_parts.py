@@ -62,6 +62,10 @@ EXAMPLES = {
     "keys_unavailable": Problem(
         "keys_unavailable", "The keys could not be read yet; please try again in a moment."
     ),
+    "usage_unavailable": Problem(
+        "usage_unavailable",
+        "Usage cannot be recorded now, so nothing is answered; please try again in a moment.",
+    ),
     "unknown_asset": Problem("unknown_asset", "NOPE is not listed; see /assets.", {"asset": "NOPE"}),
     "unknown_exchange": Problem(
         "unknown_exchange", "BTC is not listed on nope; it is on coinbase.", {**BTC, "exchange": "nope"}

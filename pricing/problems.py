@@ -50,6 +50,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unavailable": (503, "No fresh price is known"),
     "not_counting": (503, "This process has no counters"),
     "keys_unavailable": (503, "Keys cannot be judged yet"),
+    "usage_unavailable": (503, "Usage cannot be recorded now"),
     "too_many_connections": (503, "No further connection is taken"),
     "internal_error": (500, "Something went wrong here"),
 }

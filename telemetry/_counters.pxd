@@ -93,7 +93,9 @@ cdef struct Row:                       # 4,096 bytes: cache lines that no other 
     uint64_t took_ns[LATENCIES]        # what the answers in the buckets took together
     uint64_t reserved
     uint64_t drops[REASON_PLACES]
-    uint64_t spare[8]
+    uint64_t refused                   # questions not answered for want of room in the usage spool
+    uint64_t shed                      # and answered without a record
+    uint64_t spare[6]
     uint64_t latency[LATENCIES][LATENCY_BUCKETS]
 
 cdef struct Table:

@@ -80,6 +80,9 @@ class Counters:
     def latency(self, kind: int, ns: int, n: int = 1) -> None:
         """Count *n* answers that each took *ns*."""
 
+    def unrecorded(self, refused: int, shed: int) -> None:
+        """Count questions that left no usage record for want of room: not answered, or answered so."""
+
     def open_socket(self, cookie: int, rcvbuf_bytes: int, sndbuf_bytes: int) -> None:
         """Say which UDP socket this worker reads (its SO_COOKIE), and the buffers that the kernel gave it.
 
@@ -104,6 +107,9 @@ class CounterReader:
 
     def drops(self) -> dict[str, int]:
         """Add up the datagrams that were not answered, by reason."""
+
+    def unrecorded(self) -> dict[str, int]:
+        """Add up the questions that left no usage record for want of room: `refused` and `shed`."""
 
     def latencies(self) -> dict[str, list[int]]:
         """Add up the answers of `http` and `udp` by bucket of what they took."""

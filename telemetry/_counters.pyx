@@ -95,6 +95,10 @@ cdef class Counters:
             raise IndexError(f"there are no latencies {kind}")
         note_latency(self, kind, ns, n)
 
+    def unrecorded(self, uint64_t refused, uint64_t shed):
+        counters_store(&self.row.refused, self.row.refused + refused, COUNTERS_RELAXED)
+        counters_store(&self.row.shed, self.row.shed + shed, COUNTERS_RELAXED)
+
     def open_socket(self, uint64_t cookie, uint64_t rcvbuf_bytes, uint64_t sndbuf_bytes):
         cdef Row* row = self.row
         if row.socket != cookie:
@@ -156,6 +160,15 @@ cdef class CounterReader:
             for reason in range(REASONS):
                 sums[reason] += counters_load(&self.table.rows[worker].drops[reason], COUNTERS_RELAXED)
         return {DROP_REASONS[reason]: sums[reason] for reason in range(REASONS)}
+
+    def unrecorded(self):
+        cdef uint64_t refused = 0, shed = 0
+        cdef unsigned int worker
+        self.check_open()
+        for worker in range(MAX_WORKERS):
+            refused += counters_load(&self.table.rows[worker].refused, COUNTERS_RELAXED)
+            shed += counters_load(&self.table.rows[worker].shed, COUNTERS_RELAXED)
+        return {"refused": refused, "shed": shed}
 
     def latencies(self):
         cdef uint64_t sums[LATENCY_BUCKETS]

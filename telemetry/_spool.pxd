@@ -130,7 +130,7 @@ cdef struct SpoolMemory:
     TallyWords* tally                       # in the current segment's header; *own* while there is none
     TallyWords own
     uint64_t appended
-    uint64_t refused                   # answers that were not begun: there was no room
+    uint64_t refused                   # questions that were not answered: there was no room
     bint sheds                         # whether to answer without a record rather than not at all
     SegmentMemory nowhere
 
@@ -139,11 +139,16 @@ cdef struct SpoolMemory:
 cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil
 
 
-# Whether an answer may be begun: its record has a place, beside those of all answers that are owed. Counted when not.
+# Whether an answer may be begun: its record has a place, beside those of all answers that are owed.
 cdef inline bint spool_admits(SpoolMemory* spool) noexcept nogil:
     cdef SegmentMemory* segment = spool.current
     cdef uint64_t owed = spool.tally.opened - spool.tally.closed
     return segment.used + owed < spool_load(&segment.limit, SPOOL_RELAXED) or spool_make_room(spool)
+
+
+# Count a question that is refused for want of room.
+cdef inline void spool_refuse(SpoolMemory* spool) noexcept nogil:
+    spool_store(&spool.refused, spool.refused + 1, SPOOL_RELAXED)
 
 
 # A release: the compiler keeps the order of the bracket, which is all that a kill needs.

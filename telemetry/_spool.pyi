@@ -118,10 +118,13 @@ class Appender:
     """
 
     def admits(self) -> bool:
-        """Say whether an answer may be begun, and make room for its record; counted when not.
+        """Say whether an answer may be begun, and make room for its record. Asked before the gate.
 
-        Each answer that is owed has a place of its own. Asked before the gate.
+        Each answer that is owed has a place of its own.
         """
+
+    def refuse(self) -> None:
+        """Count a question that is not answered for want of room."""
 
     def enter(self) -> None:
         """Begin the bracket around the gate, or around the record of an answer that was owed."""
@@ -134,7 +137,7 @@ class Appender:
         """Note that an answer is owed no more: it has been recorded."""
 
     def append(self, log: UsageLog) -> bool:
-        """Append a record, its texts cut to their fields; False, and counted as shed, when there is no room."""
+        """Append a record, its texts cut to their fields; False, and counted as shed, without room."""
 
     @property
     def wanting(self) -> bool:
@@ -144,7 +147,7 @@ class Appender:
     def appended(self) -> int: ...
     @property
     def refused(self) -> int:
-        """Answers that were not begun for want of room."""
+        """Questions that were not answered for want of room."""
 
     @property
     def tally(self) -> Tally: ...

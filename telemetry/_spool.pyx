@@ -105,10 +105,7 @@ cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil:
         segment.used + owed < spool_load(&segment.limit, SPOOL_RELAXED) or spool_look(&spool.next) is not NULL
     ):
         return 1
-    if spool.sheds:
-        return 1
-    spool_store(&spool.refused, spool.refused + 1, SPOOL_RELAXED)
-    return 0
+    return spool.sheds
 
 
 cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil:
@@ -324,6 +321,9 @@ cdef class Appender:
 
     def admits(self):
         return spool_admits(&self.memory)
+
+    def refuse(self):
+        spool_refuse(&self.memory)
 
     def enter(self):
         spool_enter(&self.memory)

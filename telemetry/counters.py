@@ -18,7 +18,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "bg_work_submitted": "Questions over UDP handed to the lower tiers",
     "bg_work_dropped": "Of these, given up: too many waited, or the worker had to leave",
     "bg_work_completed": "Of these, answered",
-    "batch_rows_queued": "Usage records waiting for the database",
+    "batch_rows_queued": "Usage records written to the spool, on their way to the database",
     "db_open_conns": "Database connections open",
     "db_in_use_conns": "Database connections in use",
     "db_wait_count": "Waits for a database connection",

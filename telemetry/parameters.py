@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Protocol, Self
 
 from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
 
 
+class SpoolSettings(Protocol):
+    """The settings that the operator gives."""
+
+    TRINITY_SPOOL_BYTES: int
+    TRINITY_SPOOL_SEGMENT_BYTES: int
+    TRINITY_SPOOL_SYNC_MS: int
+    TRINITY_SPOOL_FULL: Literal["refuse", "shed"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolParameters:
-    segment_bytes: int = 64 * 1024 * 1024
-    """One file, taken from the disk whole: 419,404 records. Each worker has two, one of them in reserve."""
+    segment_bytes: int = 16 * 1024 * 1024
+    """One file, taken from the disk whole: 104,832 records. Each worker has two, one of them in reserve."""
     spool_bytes: int = 8 * 1024 * 1024 * 1024
     """All files of the node together: 53 million records."""
     warn_percent: int = 80
     """Of spool_bytes, from which on the operator is warned."""
     sync_ms: int = 1_000
     """Pause between two syncs: what was appended since then, a power cut may take."""
+    full: Literal["refuse", "shed"] = "refuse"
+    """What becomes of questions when there is no room for a record of their answers."""
+
+    @classmethod
+    def of(cls, settings: SpoolSettings) -> Self:
+        return cls(
+            segment_bytes=settings.TRINITY_SPOOL_SEGMENT_BYTES,
+            spool_bytes=settings.TRINITY_SPOOL_BYTES,
+            sync_ms=settings.TRINITY_SPOOL_SYNC_MS,
+            full=settings.TRINITY_SPOOL_FULL,
+        )
 
     def __post_init__(self) -> None:
         fits = MIN_SEGMENT_BYTES <= self.segment_bytes <= MAX_SEGMENT_BYTES
@@ -29,6 +50,8 @@ class SpoolParameters:
             raise ValueError(f"spool_bytes must be at least two segments, not {self.spool_bytes!r}")
         if not 1 <= self.warn_percent <= 100:
             raise ValueError(f"warn_percent must be 1 to 100, not {self.warn_percent!r}")
+        if self.full not in ("refuse", "shed"):
+            raise ValueError(f"full must be refuse or shed, not {self.full!r}")
         if not 1 <= self.sync_ms <= 60_000:
             raise ValueError(f"sync_ms must be 1 to 60000, not {self.sync_ms!r}")
 

@@ -4,7 +4,7 @@
 |---|---|
 | an append said APPENDED | kill -9 of the worker at any instruction |
 | a sync since then (`sync_ms`, and what the disk takes for it) | a power cut |
-| there is no room (asked before the gate) | no answer is begun; with *sheds* it has no record, and is counted |
+| there is no room (asked before the gate) | no answer; or one without a record, as the operator chose |
 | a sync failed | kill -9, no power cut: no second sync is believed. The segment is sealed as it is |
 
 That no append ends in a signal rests on blocks that are taken beforehand and then written in place, as ext4,
@@ -33,6 +33,7 @@ from telemetry.segments import LOCK, SUFFIX, segment_name, used_bytes
 from telemetry.seldom import Seldom
 
 PERIOD_S = 0.02
+MEASURE_S = 5.0
 RETRY_NS = 500_000_000
 """After a failure no segment is made for so long: a full disk is not asked twenty times a second."""
 NEW = ".new"
@@ -44,16 +45,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolState:
-    """One worker's spool at an instant; *used_bytes* is the node's."""
+    """One worker's spool at an instant; its size is the node's."""
 
     appended: int
     refused: int
-    """Answers that were not begun for want of room."""
+    """Questions that were not answered for want of room."""
     shed: int
     """Answers without a record, for the same reason."""
     failures: int
     """Calls of the system that failed: no segment could be made, or a sync was refused."""
     used_bytes: int
+    bound_bytes: int
     near: bool
     """Whether the node's spool is as full as the operator wants to be warned of."""
 
@@ -94,7 +96,8 @@ class SegmentFile:
 class Spool:
     """One worker's spool below *root*. Its appender is for the worker's one thread, the rest for any.
 
-    Nothing is made before the first `prepare`, and nothing here raises when the disk fails: appends say FULL.
+    Nothing is made before the first `prepare`, and nothing here raises when the disk fails: then there is no
+    room. *on_losses* hears, in the worker's thread, how many questions more were refused or shed for that.
     """
 
     def __init__(
@@ -105,17 +108,23 @@ class Spool:
         row: int,
         parameters: SpoolParameters | None = None,
         appender: Appender | None = None,
+        on_losses: Callable[[int, int], None] = lambda refused, shed: None,
         wall_ns: Callable[[], int] = time.time_ns,
         mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.appender = appender or Appender()
         self.parameters = parameters or SpoolParameters()
+        self.appender.sheds = self.parameters.full == "shed"
+        self._on_losses = on_losses
+        self._refused = self._shed = self._told_refused = self._told_shed = 0
         self._bound = self.parameters.spool_bytes
+        self._used_bytes = 0
         self._root, self._folder = root, root / str(row)
         self._node, self._row, self._boot_ns = node, row, wall_ns()
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
         self._may_tell_failure = Seldom(mono_ns)
         self._may_tell_full, self._may_tell_near = Seldom(mono_ns), Seldom(mono_ns)
+        self._may_tell_losses = Seldom(mono_ns)
         self._files: dict[int, SegmentFile] = {}  # by the appender's number
         self._failed_ns: int | None = None
         self._failures = 0
@@ -134,20 +143,29 @@ class Spool:
 
             async def sync() -> None:
                 await loop.run_in_executor(threads, self.sync)
+                self.tell_losses()
+
+            async def measure() -> None:
+                await loop.run_in_executor(threads, self.measure)
 
             async with asyncio.TaskGroup() as group:
                 preparing = repeat(prepare, PERIOD_S, "Preparing the usage spool")
                 syncing = repeat(sync, self.parameters.sync_ms / 1000, "Syncing the usage spool")
+                measuring = repeat(measure, MEASURE_S, "Measuring the usage spool")
                 group.create_task(preparing, name="spool:prepare")
                 group.create_task(syncing, name="spool:sync")
+                group.create_task(measuring, name="spool:measure")
 
-    def prepare(self) -> None:
-        """Make the next segment when there is none and the bound allows it."""
+    def prepare(self, *, wait: bool = False) -> None:
+        """Make the next segment when there is none and the bound allows it.
+
+        While another worker makes one nothing is done, unless *wait* says to be next.
+        """
         with self._preparing:
             if not self.appender.wanting or self._has_just_failed():
                 return
             try:
-                self._make_next()
+                self._make_next(wait=wait)
             except OSError as error:
                 self._failed_ns = self._mono_ns()
                 self._tell_failure(f"{self._folder}: no segment could be made", error)
@@ -162,15 +180,34 @@ class Spool:
             for number in list(self._files):
                 self._sync_one(number)
 
+    def measure(self) -> None:
+        """Look how much of the disk the node's spool takes."""
+        self._used_bytes = used_bytes(self._root)
+
+    def tell_losses(self) -> None:
+        """Pass on what was refused or shed for want of room since the last call; once a minute to the log."""
+        refused, shed = self.appender.refused, self.appender.tally.shed
+        if (refused, shed) == (self._refused, self._shed):
+            return
+        self._on_losses(refused - self._refused, shed - self._shed)
+        self._refused, self._shed = refused, shed
+        if self._may_tell_losses():
+            told = refused - self._told_refused, shed - self._told_shed
+            logger.error(
+                "No room in the usage spool: %s questions refused, %s answers without a record", *told
+            )
+            self._told_refused, self._told_shed = refused, shed
+
     def state(self) -> SpoolState:
-        used = used_bytes(self._root)
+        """Say how it stands; its size as last measured."""
         return SpoolState(
             appended=self.appender.appended,
             refused=self.appender.refused,
             shed=self.appender.tally.shed,
             failures=self._failures,
-            used_bytes=used,
-            near=self._is_near(used),
+            used_bytes=self._used_bytes,
+            bound_bytes=self._bound,
+            near=self._is_near(self._used_bytes),
         )
 
     def close(self) -> None:
@@ -188,10 +225,10 @@ class Spool:
     def _has_just_failed(self) -> bool:
         return self._failed_ns is not None and self._mono_ns() - self._failed_ns < RETRY_NS
 
-    def _make_next(self) -> None:
+    def _make_next(self, *, wait: bool) -> None:
         size = self.parameters.segment_bytes
         self._make_folder()
-        with alone_in(self._root) as alone:
+        with alone_in(self._root, wait=wait) as alone:
             if not alone:  # another worker makes one: the next call will see how much is used then
                 return
             for left in self._folder.glob(f"*{NEW}"):  # by one that was killed: nobody else makes any now
@@ -258,11 +295,11 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[bool]:
-    """Keep other processes from making segments meanwhile; False when one of them does."""
+def alone_in(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Keep other processes from making segments meanwhile; False when one does, and is not waited for."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         yield False
     else:

@@ -17,10 +17,11 @@ from pricing._http import FastPath
 from pricing.admission import Admission
 from pricing.http import PriceApi, make_fast_path
 from pricing.service import PriceService
+from telemetry.recorder import Recorder
 from telemetry.traffic import Traffic
 from trinity_site.live import Live, open_live
 from trinity_site.shared_memory import open_counter_reader, open_counters
-from trinity_site.sources import TableFollower, cancelled, open_sources
+from trinity_site.sources import TableFollower, cancelled, open_sources, open_spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         sources = await open_sources(stack, settings, counters)
         board, gate, prices = sources.board, sources.gate, sources.prices
         counted = stack.enter_context(open_counter_reader(node, folder))
-        fast_path = make_fast_path(board, gate, counters, ttl_ms=sources.parameters.price_ttl_ms)
+        spool = await open_spool(stack, settings, counters, row=row)
+        appender, ttl_ms = spool.appender, sources.parameters.price_ttl_ms
+        fast_path = make_fast_path(board, gate, counters, appender, ttl_ms=ttl_ms)
         await sources.follow(stack, lambda: fast_path.follow(prices.view.listed()))
         offers = Offers()
         stack.push_async_callback(cancelled, asyncio.create_task(offers.run(), name="offers"))
@@ -59,13 +62,20 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         admission = Admission(
             gate,
             counters,
+            Recorder(appender, counters),
             guesses=guesses,
             tokens=DemoTokens(settings.SECRET_KEY, secrets.token_bytes),
             trusts_proxy=settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0,
         )
-        health_port = settings.TRINITY_HEALTH_PORT
         api = PriceApi(
-            prices, board, counters, admission, counted=counted, health_port=health_port, worker=row
+            prices,
+            board,
+            counters,
+            admission,
+            counted=counted,
+            spool=spool.state,
+            health_port=settings.TRINITY_HEALTH_PORT,
+            worker=row,
         )
         traffic = Traffic(counted, folder)
         stack.push_async_callback(cancelled, asyncio.create_task(traffic.run(), name="traffic"))

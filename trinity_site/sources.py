@@ -15,7 +15,9 @@ from pricing.catalogue import EMPTY, Catalogue
 from pricing.parameters import Parameters
 from pricing.service import PriceService
 from telemetry._counters import Counters
+from telemetry.parameters import SpoolParameters
 from telemetry.running import happens, repeat
+from telemetry.spool import Spool
 from trinity_site.shared_memory import open_board_reader, open_gate
 
 POLL_S = 0.5  # changed rows show within 2 s
@@ -94,6 +96,24 @@ async def open_sources(stack: AsyncExitStack, settings: LazySettings, counters: 
     stack.push_async_callback(prices.aclose)
     gate = stack.enter_context(open_gate(node, folder, rows=settings.TRINITY_GATE_ROWS))
     return Sources(board, gate, counters, tables, prices, parameters)
+
+
+async def open_spool(stack: AsyncExitStack, settings: LazySettings, counters: Counters, *, row: int) -> Spool:
+    """Open the usage spool of a process that counts in *row*, a segment ready; *stack* seals what is in it.
+
+    Without room, or with a bad disk, the process starts all the same, and does as the operator has chosen.
+    """
+    spool = Spool(
+        settings.TRINITY_DATA_DIR / "spool",
+        node=settings.CLUSTER_NODE,
+        row=row,
+        parameters=SpoolParameters.of(settings),
+        on_losses=counters.unrecorded,
+    )
+    stack.callback(spool.close)
+    await asyncio.to_thread(spool.prepare, wait=True)
+    stack.push_async_callback(cancelled, asyncio.create_task(spool.run(), name="spool"))
+    return spool
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ from billing._gate cimport Gate, GateVerdict
 from pricing._board cimport PriceCopy
 from pricing._finder cimport Finder
 from telemetry._counters cimport Counters
+from telemetry._spool cimport Appender, Record
 from udp_engine._datagram cimport DATAGRAM_BYTES, Request
 
 cdef extern from *:
@@ -115,6 +116,8 @@ cdef class Question:
     cdef readonly object asset, assets, exchange, max_age_ms, id
     cdef readonly int32_t key_row
     cdef readonly uint64_t key_id
+    cdef readonly uint64_t account_id
+    cdef readonly uint32_t month
     cdef readonly size_t request_bytes
     cdef readonly int64_t received_ns
     cdef bytes name
@@ -127,6 +130,7 @@ cdef class Batch:
     cdef Finder finder
     cdef Gate gate
     cdef Counters counters
+    cdef Appender appender
     cdef int fd
     cdef unsigned int budget           # batches before others have their turn
     cdef bint tells_address            # the socket says to which of our addresses a datagram came
@@ -145,11 +149,11 @@ cdef class Batch:
 
     cdef int receive(self) noexcept nogil
     cdef bint read_source(self, unsigned int i, uint8_t* address) noexcept nogil
-    cdef void answer_all(self, unsigned int number, int64_t mono_ns, uint64_t wall_s) noexcept nogil
-    cdef void decide(self, unsigned int i, int64_t mono_ns, uint64_t wall_s, bint is_filled) noexcept nogil
-    cdef void refuse_key(
-        self, unsigned int i, const GateVerdict* verdict, const uint8_t* address, int64_t mono_ns
-    ) noexcept nogil
+    cdef void answer_all(self, unsigned int number, int64_t mono_ns, int64_t wall_ns) noexcept nogil
+    cdef void decide(self, unsigned int i, int64_t mono_ns, int64_t wall_ns, bint is_filled) noexcept nogil
+    cdef void answer_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil
+    cdef void refuse_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil
+    cdef void record(self, const Record* record) noexcept nogil
     cdef void refuse(
         self, unsigned int i, const char* code, int64_t retry_ms, const uint8_t* address, int64_t mono_ns
     ) noexcept nogil

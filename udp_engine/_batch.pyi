@@ -3,10 +3,14 @@ from typing import final
 from billing._gate import Gate
 from pricing._finder import Finder
 from telemetry._counters import Counters
+from telemetry._spool import Appender
 
 @final
 class Question:
-    """An admitted question that the board could not answer. Whoever gets it answers or drops it once."""
+    """An admitted question that the board could not answer. Whoever gets it answers or drops it once.
+
+    It is open in the appender: whoever gets it records what became of it, and closes it.
+    """
 
     asset: str | None
     assets: tuple[str, ...]
@@ -17,6 +21,9 @@ class Question:
     key_row: int
     """Of the gate: who asks."""
     key_id: int
+    account_id: int
+    month: int
+    """In which the gate has counted it."""
     request_bytes: int
     received_ns: int
     """By CLOCK_MONOTONIC."""
@@ -33,6 +40,7 @@ class Batch:
         finder: Finder,
         gate: Gate,
         counters: Counters,
+        appender: Appender,
         *,
         budget: int = 16,
         own: tuple[bytes, int] | None = None,

@@ -10,9 +10,13 @@ from billing._gate cimport (
 )
 from pricing._board cimport age_of
 from pricing._finder cimport Label
-from pricing._text cimport CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, Text, put, put_number, read_clock_ns
+from pricing._text cimport CLOCK_MONOTONIC, CLOCK_REALTIME, Text, put, put_number, read_clock_ns
+from pricing._usage cimport record_price, record_question
 from telemetry cimport _counters as counted
 from telemetry._counters cimport count, drop, note_latency
+from telemetry._spool cimport (
+    APPENDED, PRICES, UDP, spool_admits, spool_append, spool_enter, spool_leave, spool_open, spool_refuse,
+)
 from udp_engine._datagram cimport BAD_REQUEST, DROPPED, ONE_ASSET, read_datagram
 
 cdef int64_t MS = 1_000_000
@@ -127,8 +131,8 @@ cdef class Batch:
         free(self.buckets)
 
     def __init__(
-        self, int fd, Finder finder not None, Gate gate not None, Counters counters not None, *,
-        unsigned int budget=16, own=None, bint tells_address=False, bint groups=True,
+        self, int fd, Finder finder not None, Gate gate not None, Counters counters not None,
+        Appender appender not None, *, unsigned int budget=16, own=None, bint tells_address=False, bint groups=True,
         uint32_t refusals_per_s=200, uint32_t refusal_burst=20, uint32_t networks=65_536, uint64_t secret=0,
     ):
         cdef unsigned int i
@@ -136,7 +140,7 @@ cdef class Batch:
             raise ValueError("budget, refusals_per_s and refusal_burst are at least 1")
         if networks < 1 or networks & (networks - 1):
             raise ValueError(f"networks is a power of two, not {networks}")
-        self.fd, self.finder, self.gate, self.counters = fd, finder, gate, counters
+        self.fd, self.finder, self.gate, self.counters, self.appender = fd, finder, gate, counters, appender
         self.budget, self.tells_address, self.groups = budget, tells_address, groups
         self.own_port = 0
         if own is not None:
@@ -199,7 +203,7 @@ cdef class Batch:
 
     # -- answer
 
-    cdef void answer_all(self, unsigned int number, int64_t mono_ns, uint64_t wall_s) noexcept nogil:
+    cdef void answer_all(self, unsigned int number, int64_t mono_ns, int64_t wall_ns) noexcept nogil:
         """Decide on each datagram. Keys lie far apart: the memory brings all of them while others are read."""
         cdef Context* context = self.context
         cdef Request* request
@@ -223,14 +227,12 @@ cdef class Batch:
             if context.hashed[i]:
                 gate_fetch(&self.gate.memory, context.digests[i])
         for i in range(number):
-            self.decide(i, mono_ns, wall_s, is_filled)
+            self.decide(i, mono_ns, wall_ns, is_filled)
 
-    cdef void decide(self, unsigned int i, int64_t mono_ns, uint64_t wall_s, bint is_filled) noexcept nogil:
+    cdef void decide(self, unsigned int i, int64_t mono_ns, int64_t wall_ns, bint is_filled) noexcept nogil:
         """Write the reply, count the drop, or leave the question to somebody else."""
         cdef Context* context = self.context
         cdef const Request* request = &context.requests[i]
-        cdef GateVerdict* verdict = &context.verdicts[i]
-        cdef PriceCopy price
         cdef uint8_t address[16]
         if request.outcome == DROPPED:
             drop(self.counters, request.reason, 1)
@@ -242,16 +244,30 @@ cdef class Batch:
         count(self.counters, counted.UDP_REQUESTS, 1)
         if not is_filled:
             self.refuse(i, b"unavailable", -1, address, mono_ns)
-            return
-        if not context.hashed[i]:
+        elif not context.hashed[i]:
             count(self.counters, counted.AUTH_FAILURES, 1)
             self.refuse(i, b"unauthorized", -1, address, mono_ns)
-            return
+        elif not spool_admits(&self.appender.memory):
+            spool_refuse(&self.appender.memory)
+            self.refuse(i, b"unavailable", -1, address, mono_ns)
+        else:
+            spool_enter(&self.appender.memory)
+            self.answer_key(i, address, mono_ns, wall_ns)
+            spool_leave(&self.appender.memory)
+
+    cdef void answer_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil:
+        """Judge the key; what is answered has been recorded before it is sent, what is left to somebody else is owed."""
+        cdef Context* context = self.context
+        cdef const Request* request = &context.requests[i]
+        cdef GateVerdict* verdict = &context.verdicts[i]
+        cdef const Label* label
+        cdef PriceCopy price
+        cdef Record record
         gate_admit_digest(
-            &self.gate.memory, context.digests[i], mono_ns, wall_s, SCOPE_PRICES, address, 1, verdict
+            &self.gate.memory, context.digests[i], mono_ns, wall_ns // SECOND_NS, SCOPE_PRICES, address, 1, verdict
         )
         if verdict.code != ADMITTED:
-            self.refuse_key(i, verdict, address, mono_ns)
+            self.refuse_key(i, address, mono_ns, wall_ns)
             return
         context.proven[i] = 1
         if request.outcome != ONE_ASSET or not self.finder.find(
@@ -259,19 +275,27 @@ cdef class Batch:
         ):
             context.slow[context.slow_count] = i
             context.slow_count += 1
+            spool_open(&self.appender.memory)
             return
+        label = &self.finder.labels[price.exchange]
         count(self.counters, counted.SYNCMAP_HITS, 1)
-        context.lengths[i] = put_price(
-            context.replies[i], request, &price, &self.finder.labels[price.exchange], mono_ns
-        ) - context.replies[i]
+        context.lengths[i] = put_price(context.replies[i], request, &price, label, mono_ns) - context.replies[i]
+        record_question(&record, verdict, &request.asset, UDP, wall_ns, read_clock_ns(CLOCK_MONOTONIC) - mono_ns)
+        record_price(&record, verdict, &price, label)
+        self.record(&record)
 
-    cdef void refuse_key(
-        self, unsigned int i, const GateVerdict* verdict, const uint8_t* address, int64_t mono_ns
-    ) noexcept nogil:
+    cdef void refuse_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil:
+        """Refuse a key; a refusal that names one is recorded when it is told."""
+        cdef const Request* request = &self.context.requests[i]
+        cdef const GateVerdict* verdict = &self.context.verdicts[i]
+        cdef Record record
+        cdef uint16_t status = 403
         if verdict.code == RATE_LIMITED:
+            status = 429
             count(self.counters, counted.RATE_LIMITED, 1)
             self.refuse(i, b"rate_limited", <int64_t>((verdict.retry_after_ns + MS - 1) // MS), address, mono_ns)
         elif verdict.code == QUOTA_EXCEEDED:
+            status = 429
             count(self.counters, counted.QUOTA_EXCEEDED, 1)
             self.refuse(i, b"quota_exceeded", -1, address, mono_ns)
         else:
@@ -280,6 +304,19 @@ cdef class Batch:
                 i, b"revoked" if verdict.code == REVOKED or verdict.code == EXPIRED else b"unauthorized", -1, address,
                 mono_ns,
             )
+        if self.context.lengths[i] and verdict.key_id:
+            record_question(
+                &record, verdict, &request.asset if request.outcome == ONE_ASSET else &request.assets[0], UDP, wall_ns,
+                read_clock_ns(CLOCK_MONOTONIC) - mono_ns,
+            )
+            record.status = status
+            if request.outcome != ONE_ASSET:
+                record.endpoint, record.assets = PRICES, <uint8_t>request.count
+            self.record(&record)
+
+    cdef void record(self, const Record* record) noexcept nogil:
+        if spool_append(&self.appender.memory, record) == APPENDED:
+            count(self.counters, counted.BATCH_ROWS_QUEUED, 1)
 
     cdef void refuse(
         self, unsigned int i, const char* code, int64_t retry_ms, const uint8_t* address, int64_t mono_ns
@@ -459,8 +496,7 @@ cdef class Batch:
 
     def drain(self):
         cdef list questions = []
-        cdef int64_t began_ns = 0
-        cdef uint64_t wall_s
+        cdef int64_t began_ns = 0, wall_ns
         cdef unsigned int turn, replies
         cdef int received
         if not self.resume():
@@ -470,8 +506,8 @@ cdef class Batch:
                 received = self.receive()
                 if received > 0:
                     began_ns = read_clock_ns(CLOCK_MONOTONIC)
-                    wall_s = <uint64_t>read_clock_ns(CLOCK_REALTIME_COARSE) // SECOND_NS
-                    self.answer_all(received, began_ns, wall_s)
+                    wall_ns = read_clock_ns(CLOCK_REALTIME)
+                    self.answer_all(received, began_ns, wall_ns)
                     self.prepare(self.groups and began_ns >= self.ungrouped_until_ns)
                     replies = self.replies_of(received)
                     self.send(began_ns)
@@ -537,6 +573,8 @@ cdef class Batch:
         question.id = text_of(&request.id)
         question.key_row = self.context.verdicts[i].row
         question.key_id = self.context.verdicts[i].key_id
+        question.account_id = self.context.verdicts[i].account_id
+        question.month = self.context.verdicts[i].month
         question.request_bytes = self.context.incoming[i].msg_len
         question.received_ns = received_ns
         question.name = PyBytes_FromStringAndSize(<char*>&self.context.names[i], message.msg_namelen)
@@ -570,7 +608,7 @@ cdef class Batch:
                 drop(self.counters, counted.DROPPED_UNSENT, 1)
                 return False
 
-    def respond(self, bytes datagram not None, bytes address not None, uint16_t port, int64_t mono_ns, uint64_t wall_s):
+    def respond(self, bytes datagram not None, bytes address not None, uint16_t port, int64_t mono_ns, int64_t wall_s):
         cdef Context* context = self.context
         cdef size_t length = PyBytes_GET_SIZE(datagram)
         if self.is_blocked:
@@ -589,7 +627,7 @@ cdef class Batch:
         self.was_received = 1
         count(self.counters, counted.UDP_PACKETS_RECEIVED, 1)
         with nogil:
-            self.answer_all(1, mono_ns, wall_s)
+            self.answer_all(1, mono_ns, wall_s * SECOND_NS)
         if context.slow_count:
             return self.question_of(0, mono_ns)
         if context.lengths[0] == 0:

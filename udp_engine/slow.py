@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pricing.problems import Problem
 from pricing.protocol import PriceAnswer, PriceQuery
+from pricing.usage import told_price, told_prices
 from telemetry._counters import (
     BG_WORK_COMPLETED,
     BG_WORK_DROPPED,
@@ -19,8 +20,11 @@ from telemetry._counters import (
     DROPPED_UNSENT,
     Counters,
 )
+from telemetry._spool import PRICE, PRICES, UDP
+from telemetry.recorder import Recorder
 from telemetry.running import happens
 from telemetry.seldom import Seldom
+from telemetry.usage import GIVEN_UP, Asked, Told
 from udp_engine import wire
 from udp_engine._batch import Batch, Question
 from udp_engine.parameters import Parameters
@@ -40,10 +44,13 @@ class Prices(Protocol):
 
 
 class SlowPath:
-    """Take admitted questions and answer each once, or count why not."""
+    """Take admitted questions and answer each once, or count why not. All are recorded first."""
 
-    def __init__(self, batch: Batch, prices: Prices, counters: Counters, parameters: Parameters) -> None:
+    def __init__(
+        self, batch: Batch, prices: Prices, counters: Counters, recorder: Recorder, parameters: Parameters
+    ) -> None:
         self._batch = batch
+        self._recorder = recorder
         self._prices = prices
         self._counters = counters
         self._most = parameters.waiting
@@ -61,7 +68,7 @@ class SlowPath:
         self._counters.add(BG_WORK_SUBMITTED)
         waiting = len(self._queue) + len(self._tasks)
         if waiting >= self._most or self._by_key[question.key_row] >= self._share:
-            self._drop(DROPPED_SHED)
+            self._drop(question, DROPPED_SHED)
             return
         self._by_key[question.key_row] += 1
         self._queue.append(question)
@@ -79,8 +86,9 @@ class SlowPath:
             if left:
                 logger.warning("Left with %d questions unanswered", left)
             while self._queue:
-                self._drop(DROPPED_STOPPED)
-                self._left(self._queue.popleft())
+                question = self._queue.popleft()
+                self._drop(question, DROPPED_STOPPED)
+                self._left(question)
             late = list(self._tasks)
             for task in late:
                 task.cancel()
@@ -141,15 +149,17 @@ class SlowPath:
         except Exception:
             if self._may_log():
                 logger.exception(FAILED, question)
-            self._drop(DROPPED_UNSENT)
+            self._drop(question, DROPPED_UNSENT)
             return
+        status, told = told_of(question, found)
+        self._recorder.close(asked_by(question), status, told)
         self._batch.answer(question, reply)
         self._counters.add(BG_WORK_COMPLETED)
 
     def _ended(self, task: asyncio.Task[None], question: Question) -> None:
         self._tasks.discard(task)
         if task.cancelled():  # also one that had not begun yet
-            self._drop(DROPPED_STOPPED)
+            self._drop(question, DROPPED_STOPPED)
         self._left(question)
 
     def _left(self, question: Question) -> None:
@@ -160,14 +170,33 @@ class SlowPath:
         if not self._queue and not self._tasks:
             self._idle.set()
 
-    def _drop(self, reason: int) -> None:
+    def _drop(self, question: Question, reason: int) -> None:
+        self._recorder.close(asked_by(question), GIVEN_UP, told_prices(assets_of(question)))
         self._counters.add(BG_WORK_DROPPED)
         self._counters.drop(reason)
 
 
+def assets_of(question: Question) -> tuple[str, ...]:
+    return question.assets if question.asset is None else (question.asset,)
+
+
 def queries_of(question: Question) -> list[PriceQuery]:
-    assets = question.assets if question.asset is None else (question.asset,)
-    return [PriceQuery(asset, question.exchange, question.max_age_ms) for asset in assets]
+    return [PriceQuery(asset, question.exchange, question.max_age_ms) for asset in assets_of(question)]
+
+
+def asked_by(question: Question) -> Asked:
+    endpoint = PRICES if question.asset is None else PRICE
+    who = question.key_id, question.account_id, question.month
+    return Asked(*who, UDP, endpoint, question.received_ns)
+
+
+def told_of(question: Question, found: dict[str, PriceAnswer | Problem | None]) -> tuple[int, Told]:
+    """Say for the usage record what is answered, and with which of HTTP's numbers."""
+    if question.asset is None:
+        return 200, told_prices(question.assets)
+    answer = found[question.asset]
+    assert answer is not None  # nothing is told before everything is found
+    return answer.status if isinstance(answer, Problem) else 200, told_price(question.asset, answer)
 
 
 def render(question: Question, found: dict[str, PriceAnswer | Problem | None]) -> bytes:

@@ -11,6 +11,8 @@ import time
 from billing._gate import Gate
 from pricing._finder import Finder
 from telemetry._counters import Counters
+from telemetry._spool import Appender
+from telemetry.recorder import Recorder
 from telemetry.running import repeat
 from telemetry.seldom import Seldom
 from udp_engine import sockets
@@ -34,6 +36,7 @@ class Worker:
         finder: Finder,
         gate: Gate,
         counters: Counters,
+        appender: Appender,
         prices: Prices,
         parameters: Parameters,
         workers: int = 1,
@@ -54,6 +57,7 @@ class Worker:
             finder,
             gate,
             counters,
+            appender,
             budget=parameters.budget,
             own=sockets.own_address(opened),
             tells_address=tells_address,
@@ -62,7 +66,7 @@ class Worker:
             networks=parameters.networks,
             secret=secrets.randbits(64),
         )
-        self._slow = SlowPath(self.batch, prices, counters, parameters)
+        self._slow = SlowPath(self.batch, prices, counters, Recorder(appender, counters), parameters)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set; then let what waits finish, for `grace_ms` at most.

@@ -21,6 +21,9 @@ from pricing.parameters import MS, Parameters
 from pricing.service import Fallback, FallbackPrice, PriceService
 from pricing.tick import StoredPrice
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
+from telemetry.recorder import Recorder
+from telemetry.spool import SpoolState
+from tests.telemetry.spooling import SpoolInMemory
 
 START_WALL_NS = 1_763_816_400_123_456_789
 START_MONO_NS = 1_000_000_000_000
@@ -81,6 +84,12 @@ CATALOGUE = Catalogue(
 )
 
 
+def spool_state() -> SpoolState:
+    return SpoolState(
+        appended=0, refused=0, shed=0, failures=0, used_bytes=4_096, bound_bytes=8_192, near=False
+    )
+
+
 class Clock:
     """Both clocks, moved by hand."""
 
@@ -105,7 +114,7 @@ def make_gate(clock: Clock) -> GateWriter:
     format_gate(buffer, 8_192)
     gate = GateWriter(buffer, 1, clock.mono)
     for number, (name, limits) in enumerate(_LIMITS.items(), 1):
-        gate.put(GateKey(keys.digest(KEYS[name]), number, **limits))
+        gate.put(GateKey(keys.digest(KEYS[name]), number, 100 + number, **limits))
     gate.set_month(MONTH, clock.mono + MONTH_S * SECOND_NS)
     return gate
 
@@ -201,15 +210,18 @@ class World:
         self.service = self.make_service(self.fallback)
         self.gate = make_gate(self.clock)
         self.guesses = GuessesDouble()
+        self.spool = SpoolInMemory()
         self.tokens = DemoTokens("secret", random.Random(2).randbytes)
         for row in self.tokens.rows():
             self.gate.put(row)
         self.admission = self.make_admission()
 
     def make_admission(self, *, trusts_proxy: bool = False) -> Admission:
+        clock = self.clock
         return Admission(
             self.gate,
             self.counters,
+            Recorder(self.spool.appender, self.counters, wall_ns=clock.wall_ns, mono_ns=clock.mono_ns),
             guesses=self.guesses,
             tokens=self.tokens,
             trusts_proxy=trusts_proxy,

@@ -12,6 +12,7 @@ from pricing._board import MAX_EXCHANGES, BoardWriter, board_size, format_board
 from pricing._finder import Finder
 from pricing.parameters import MS
 from tests.pricing.doubles import KEYS, START_MONO_NS, START_WALL_NS, Clock, make_gate
+from tests.telemetry.spooling import SpoolInMemory
 from tests.udp_engine.engines import HOME, make_counters
 from udp_engine._batch import Batch
 from udp_engine.wire import LABEL
@@ -39,7 +40,7 @@ class World:
 
     def use(self, finder: Finder) -> None:
         self.finder = finder
-        self.batch = Batch(-1, finder, self.gate, make_counters()[1])
+        self.batch = Batch(-1, finder, self.gate, make_counters()[1], SpoolInMemory().appender)
 
     def exchange(self, name: str, *, source: str | None = None, quote: str = "USD") -> None:
         self.board.set_exchange(name, source=source or f"{name}-ws", quote=quote)

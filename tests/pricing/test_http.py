@@ -11,13 +11,13 @@ import msgspec
 import pytest
 import uvicorn
 
-from pricing import http
+from pricing import messages
 from pricing.exceptions import FallbackError
 from pricing.http import PriceApi
 from pricing.protocol import MAX_BODY_BYTES
 from pricing.tick import StoredPrice
 from telemetry.rates import bound_ns
-from tests.pricing.doubles import KEYS, Answer, World, ask
+from tests.pricing.doubles import KEYS, Answer, World, ask, spool_state
 
 HEALTH_PORT = 8081
 HEALTH = ("127.0.0.1", HEALTH_PORT)
@@ -48,6 +48,7 @@ def make_api(
         world.counters,
         world.admission,
         counted=world.counters.reader,
+        spool=spool_state,
         health_port=health_port,
         worker=3,
         mono_ns=mono_ns or world.clock.mono_ns,
@@ -79,7 +80,7 @@ async def test_price_is_answered_from_the_board(world: World, api: PriceApi) -> 
         "cache-control": "no-store",
         "content-length": str(len(answer.body)),
     }
-    assert world.counters.seen() == {"tcp_requests": 1, "syncmap_hits": 1}
+    assert world.counters.seen() == {"tcp_requests": 1, "syncmap_hits": 1, "batch_rows_queued": 1}
 
 
 async def test_price_on_the_board_is_answered_without_giving_way_to_other_tasks(
@@ -238,7 +239,7 @@ async def test_parameter_beside_a_body_is_refused(api: PriceApi) -> None:
 async def test_body_that_does_not_arrive_is_refused_in_time(
     api: PriceApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(messages, "BODY_TIMEOUT_S", 0.01)
     sent = await exchange(api, receive=asyncio.Event().wait, headers=JSON)
     assert sent[0]["status"] == 408
 

@@ -57,6 +57,7 @@ async def worlds() -> AsyncIterator[tuple[Wired, Wired]]:
 def left_behind(world: Wired) -> tuple[Any, ...]:
     usages = [world.gate.usage(row) for row in range(8)]
     counted = world.counted.totals(), world.counted.latencies(), world.counted.took_ns()
+    usages = [usages, world.spool.take()]
     return counted, usages, [world.gate.key(row) for row in range(8)], world.guesses.noted
 
 
@@ -507,11 +508,13 @@ async def test_fast_answer_counts_the_time_from_its_bytes_to_its_answer(
     world, looks = worlds[0], itertools.count()
 
     def clock() -> tuple[int, int]:
-        return world.clock.mono + 3_000 * next(looks), world.clock.wall // SECOND_NS
+        return world.clock.mono + 3_000 * next(looks), world.clock.wall
 
     path = world.make_fast_path(clock)
     assert path.answer(PLAIN, None, [DATE]) is not None
-    assert world.counted.took_ns()["http"] == 3_000
+    assert world.counted.took_ns()["http"] == 6_000
+    (log,) = world.spool.take()
+    assert (log.latency_us, log.time_ns) == (3, world.clock.wall + 3_000)  # to its record
     assert sum(world.counted.latencies()["http"]) == 1
     assert path.answer(PLAIN[:-1], None, [DATE]) is None
     assert sum(world.counted.latencies()["http"]) == 1

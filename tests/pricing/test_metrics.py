@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pricing.metrics import Metrics
 from telemetry._counters import DROP_REASONS, DROPPED_EMPTY, HTTP_LATENCY
-from tests.pricing.doubles import World
+from tests.pricing.doubles import World, spool_state
 
 STATUS = {
     "generated_ns": 1,
@@ -44,6 +44,7 @@ def scrape(world: World) -> dict[tuple[str, Labels], float]:
         world.gate,
         world.counters.reader,
         world.clock.mono_ns,
+        spool=spool_state,
         tier2=world.tier2,
         worker=3,
     )

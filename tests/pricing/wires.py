@@ -8,13 +8,12 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from billing.ratelimit import SECOND_NS
 from pricing._http import FastPath
 from pricing.doors import Limits
 from pricing.edge import EdgeConfig, EdgeProtocol
 from pricing.http import PriceApi, make_fast_path
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
-from tests.pricing.doubles import World
+from tests.pricing.doubles import World, spool_state
 
 DATE = (b"date", b"Sun, 22 Nov 2026 13:00:00 GMT")
 NEVER_S = 3_600.0
@@ -68,6 +67,7 @@ class Wired(World):
             self.counters,
             self.admission,
             counted=self.counted,
+            spool=spool_state,
             health_port=8081,
             worker=1,
             mono_ns=self.clock.mono_ns,
@@ -86,8 +86,9 @@ class Wired(World):
             self.board,
             self.gate,
             self.counters,  # type: ignore[arg-type]  # real ones here
+            self.spool.appender,
             ttl_ms=ttl_ms,
-            clock=clock or (lambda: (time.mono, time.wall // SECOND_NS)),
+            clock=clock or (lambda: (time.mono, time.wall)),
         )
         path.follow(self.service.view.listed())
         return path

@@ -16,6 +16,9 @@ from telemetry._spool import (
     UsageLog,
     decode,
     make_header,
+    read_counts,
+    read_header,
+    sift,
 )
 from telemetry.parameters import SpoolParameters
 from telemetry.segments import Segment, find_segments, segment_name
@@ -51,6 +54,40 @@ def make_log(number: int, **changes: Any) -> UsageLog:
 
 def make_memory(created_ns: int = 1, size: int = SIZE) -> bytearray:
     return bytearray(make_header(NODE, ROW, created_ns, size, BOOT_NS)).ljust(size, b"\0")
+
+
+class SpoolInMemory:
+    """An appender with room for 100,000 records between two readings, and what was appended."""
+
+    def __init__(self, *, has_room: bool = True) -> None:
+        self.appender = Appender()
+        self._memories: list[bytearray] = []
+        self._places: list[int] = []
+        if has_room:
+            self.give_room()
+
+    def give_room(self) -> None:
+        memory = bytearray(16 * 1024 * 1024)
+        memory[:HEADER_BYTES] = make_header(NODE, ROW, len(self._memories) + 1, len(memory), BOOT_NS)
+        self._memories.append(memory)
+        self._places.append(0)
+        self.appender.publish(memory)
+
+    def take(self) -> list[UsageLog]:
+        """Give what was appended since this was last called."""
+        logs: list[UsageLog] = []
+        for number, memory in enumerate(self._memories):
+            header = read_header(memory[:HEADER_BYTES])
+            _, written = read_counts(memory[:HEADER_BYTES], header)
+            assert written is not None
+            begin, end = (HEADER_BYTES + RECORD_BYTES * place for place in (self._places[number], written))
+            records = memory[begin:end]
+            assert sift(records, self._places[number], header.seed)[0] == written - self._places[number]
+            logs += decode(records)
+            self._places[number] = written
+        if self._memories and self.appender.wanting:
+            self.give_room()
+        return logs
 
 
 def make_spool(root: Path, **options: Any) -> Spool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
@@ -10,8 +13,19 @@ from telemetry.parameters import ShipperParameters, SpoolParameters
 
 def test_defaults_are_as_stated() -> None:
     parameters = SpoolParameters()
-    assert (parameters.segment_bytes, parameters.spool_bytes) == (64 * 2**20, 8 * 2**30)
-    assert (parameters.warn_percent, parameters.sync_ms) == (80, 1_000)
+    assert (parameters.segment_bytes, parameters.spool_bytes) == (16 * 2**20, 8 * 2**30)
+    assert (parameters.warn_percent, parameters.sync_ms, parameters.full) == (80, 1_000, "refuse")
+
+
+def test_parameters_are_those_of_the_settings() -> None:
+    settings = SimpleNamespace(
+        TRINITY_SPOOL_BYTES=2**30,
+        TRINITY_SPOOL_SEGMENT_BYTES=2**20,
+        TRINITY_SPOOL_SYNC_MS=50,
+        TRINITY_SPOOL_FULL="shed",
+    )
+    expected = SpoolParameters(segment_bytes=2**20, spool_bytes=2**30, sync_ms=50, full="shed")
+    assert SpoolParameters.of(settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -20,14 +34,15 @@ def test_defaults_are_as_stated() -> None:
         ("segment_bytes", MIN_SEGMENT_BYTES - HEADER_BYTES),
         ("segment_bytes", MIN_SEGMENT_BYTES + 1),
         ("segment_bytes", MAX_SEGMENT_BYTES + HEADER_BYTES),
-        ("spool_bytes", 128 * 2**20 - 1),
+        ("spool_bytes", 32 * 2**20 - 1),
         ("warn_percent", 0),
         ("warn_percent", 101),
         ("sync_ms", 0),
         ("sync_ms", 60_001),
+        ("full", "drop"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(name: str, value: int) -> None:
+def test_what_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
         SpoolParameters(**{name: value})
 

@@ -19,7 +19,7 @@ from telemetry import spool as spool_module
 from telemetry._spool import Appender
 from telemetry.parameters import SpoolParameters
 from telemetry.segments import Segment, find_segments, segment_name, used_bytes
-from telemetry.spool import RETRY_NS
+from telemetry.spool import RETRY_NS, alone_in
 from tests.telemetry.spooling import (
     CAPACITY,
     NODE,
@@ -191,10 +191,13 @@ def test_spool_that_nears_its_bound_says_so_once_a_minute(
     parameters = SpoolParameters(segment_bytes=SIZE, spool_bytes=5 * SIZE)
     spool = make_spool(root, parameters=parameters, mono_ns=clock)
     append_all(spool, range(3 * CAPACITY))
+    spool.measure()
     assert not spool.state().near
     assert caplog.records == []
     append_all(spool, range(2 * CAPACITY))
+    spool.measure()
     assert spool.state().near
+    assert (spool.state().used_bytes, spool.state().bound_bytes) == (5 * SIZE, 5 * SIZE)
     for _ in range(3):
         spool.prepare()
     clock.now_ns += 61 * 10**9
@@ -344,6 +347,56 @@ def test_folder_that_cannot_be_made_is_a_failure_told_once_a_minute(
     root.unlink()
     spool.prepare()
     assert spool.appender.append(make_log(0))
+    spool.close()
+
+
+# -- no room
+
+
+def test_what_is_lost_for_want_of_room_is_passed_on_and_told_once_a_minute(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, heard = Clock(), []
+    spool = make_spool(root, mono_ns=clock, on_losses=lambda *lost: heard.append(lost))
+    spool.tell_losses()
+    assert heard == []
+    spool.appender.refuse()
+    spool.tell_losses()
+    spool.appender.append(make_log(0))
+    spool.tell_losses()
+    spool.tell_losses()
+    assert heard == [(1, 0), (0, 1)]
+    clock.now_ns += 61 * 10**9
+    spool.appender.refuse()
+    spool.tell_losses()
+    told = "No room in the usage spool: %s questions refused, %s answers without a record"
+    assert [record.getMessage() for record in caplog.records] == [told % (1, 0), told % (1, 1)]
+    spool.close()
+
+
+@pytest.mark.parametrize("full", ["refuse", "shed"])
+def test_operator_chooses_what_becomes_of_answers_without_room(root: Path, full: Any) -> None:
+    parameters = SpoolParameters(segment_bytes=SIZE, spool_bytes=2 * SIZE, full=full)
+    spool = make_spool(root, parameters=parameters)
+    append_all(spool, range(2 * CAPACITY))
+    spool.prepare()
+    assert spool.appender.admits() is (full == "shed")
+    spool.close()
+
+
+def test_first_segment_is_made_after_the_one_that_another_worker_makes(root: Path) -> None:
+    spool = make_spool(root)
+    root.mkdir()
+    with alone_in(root, wait=False) as alone:
+        assert alone
+        spool.prepare()
+        assert spool.appender.wanting  # not now
+        waiting = threading.Thread(target=spool.prepare, kwargs={"wait": True})
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not spool.appender.wanting
     spool.close()
 
 

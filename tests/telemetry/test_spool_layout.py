@@ -62,7 +62,9 @@ LOGS = st.builds(
 STEPS = st.one_of(
     LOGS,
     st.integers(1, CAPACITY).map(lambda count: ("run", count)),
-    st.sampled_from([("admits", 0), ("enter", 0), ("leave", 0), ("open_answer", 0), ("close_answer", 0)]),
+    st.sampled_from(
+        [("admits", 0), ("refuse", 0), ("enter", 0), ("leave", 0), ("open_answer", 0), ("close_answer", 0)]
+    ),
     st.integers(1, CAPACITY).map(lambda count: ("owe", count)),
     st.booleans().map(lambda sheds: ("shed", sheds)),
     st.just(("publish", 0)),

@@ -80,14 +80,15 @@ def test_tally_outlives_a_segment_that_was_condemned_before_it_was_used() -> Non
     assert tally_of(third) == Tally(1, 0, 0, 0, 0)
 
 
-def test_answers_are_admitted_while_there_are_places_and_refusals_are_counted() -> None:
+def test_answers_are_admitted_while_there_are_places() -> None:
     appender = published(make_memory())
     for number in range(CAPACITY):
         assert appender.admits()
         assert appender.append(make_log(number))
     assert not appender.admits()
-    assert appender.refused == 1
     assert appender.tally == NOTHING
+    appender.refuse()
+    assert appender.refused == 1
     appender.publish(make_memory(2))
     assert appender.admits()
 

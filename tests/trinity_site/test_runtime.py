@@ -12,6 +12,7 @@ import pytest
 
 from pricing.catalogue import Catalogue
 from telemetry import traffic
+from telemetry.segments import Segment, find_segments
 from tests.trinity_site.tables import CATALOGUE, Tables, until
 from trinity_site import sources
 from trinity_site.runtime import Runtime, open_runtime
@@ -37,6 +38,10 @@ async def opened(folder: Path) -> AsyncIterator[Runtime]:
         TRINITY_ALLOW_LOOPBACK_EXCHANGES=False,
         TRINITY_HEALTH_PORT=8081,
         REDIS_URL="",
+        TRINITY_SPOOL_BYTES=8 * 65_536,
+        TRINITY_SPOOL_SEGMENT_BYTES=65_536,
+        TRINITY_SPOOL_SYNC_MS=1_000,
+        TRINITY_SPOOL_FULL="refuse",
     )
     async with open_runtime(settings, row=1) as built:
         yield built
@@ -66,6 +71,17 @@ async def test_worker_keeps_what_was_counted_in_the_last_seconds(
         assert built.traffic.counted.workers() == [1]
         built.traffic.reset()
     assert traffic.BASELINE in os.listdir(tmp_path)
+
+
+async def test_worker_has_a_segment_for_its_usage_records_from_its_first_answer_on(
+    tables: Tables, tmp_path: Path
+) -> None:
+    async with opened(tmp_path):
+        (path,) = find_segments(tmp_path / "spool")
+        with Segment(path) as segment:
+            assert segment.identity[0] == "RuntimeTest"
+            assert (segment.header.row, segment.alive) == (1, True)
+    assert list(find_segments(tmp_path / "spool")) == []  # nothing was answered
 
 
 async def test_worker_opens_without_a_database(

@@ -13,6 +13,7 @@ HEADER = struct.Struct("=QIIQQQ24x")  # magic version workers size epoch epoch-o
 ROW_WORDS = 512
 # Where things are, in words of a row.
 CLAIMS, SOCKET, KERNEL_DROPS, RCVBUF, SNDBUF, TOOK, DROPS, LATENCY = 24, 25, 26, 27, 28, 29, 32, 64
+REFUSED, SHED = 56, 57
 SIZE = HEADER.size + MAX_WORKERS * 8 * ROW_WORDS
 
 NAMES = [
@@ -104,6 +105,10 @@ class Counters:
         self._raise(LATENCY + kind * BUCKETS + latency_bucket(ns), n)
         self._raise(TOOK + kind, ns * n)
 
+    def unrecorded(self, refused: int, shed: int) -> None:
+        self._raise(REFUSED, refused)
+        self._raise(SHED, shed)
+
     def open_socket(self, cookie: int, rcvbuf_bytes: int, sndbuf_bytes: int) -> None:
         if self._words[self._row + SOCKET] != cookie:
             self._words[self._row + KERNEL_DROPS] = 0
@@ -140,6 +145,9 @@ class CounterReader:
 
     def drops(self) -> dict[str, int]:
         return {name: self._sum(DROPS + at) for at, name in enumerate(REASONS)}
+
+    def unrecorded(self) -> dict[str, int]:
+        return {"refused": self._sum(REFUSED), "shed": self._sum(SHED)}
 
     def latencies(self) -> dict[str, list[int]]:
         return {

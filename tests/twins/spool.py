@@ -203,9 +203,11 @@ class Appender:
         owed = self._words[OPENED] - self._words[CLOSED]
         if not self._places():
             self._go_on()
-        is_there = self._places() > owed or (self._current is not None and self._next is not None)
-        self.refused += not is_there and not self.sheds
-        return is_there or self.sheds
+        has_next = self._current is not None and self._next is not None
+        return self._places() > owed or has_next or self.sheds
+
+    def refuse(self) -> None:
+        self.refused += 1
 
     def enter(self) -> None:
         self._raise(ENTERED)

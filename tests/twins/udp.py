@@ -11,6 +11,7 @@ from billing import ratelimit
 from billing.admission import REFUSALS, Code
 from billing.ratelimit import Rate
 from tests.twins.datagram import Drop, Query, Refusal, parse
+from tests.twins.spool import UsageLog
 
 REFLECTORS = frozenset((7, 13, 17, 19, 53, 111, 123, 137, 161, 389, 520, 1900, 5353, 11211))
 SCOPE_PRICES = 2
@@ -25,6 +26,12 @@ class Verdict(Protocol):
     def code(self) -> int: ...
     @property
     def retry_after_ns(self) -> int: ...
+    @property
+    def key_id(self) -> int: ...
+    @property
+    def account_id(self) -> int: ...
+    @property
+    def month(self) -> int: ...
 
 
 class Gate(Protocol):
@@ -114,6 +121,16 @@ class EngineTwin:
         self.own = own
         self.counts: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
+        self.records: list[UsageLog] = []  # without times
+        self.owed: list[tuple[int, int, int]] = []  # key, account, month
+
+    def take_records(self) -> list[UsageLog]:
+        taken, self.records = self.records, []
+        return taken
+
+    def take_owed(self) -> list[tuple[int, int, int]]:
+        taken, self.owed = self.owed, []
+        return taken
 
     def respond(
         self, datagram: bytes, address: bytes, port: int, mono_ns: int, wall_s: int
@@ -134,39 +151,59 @@ class EngineTwin:
             return Drop("bad_source")
         found: Drop | Refusal | Query = parse(datagram)
         if isinstance(found, Query):
-            refusal = self.judged(found, address, mono_ns, wall_s)
-            if refusal is None:
-                return self.answer(found, len(datagram), mono_ns)
-            found = refusal
-        if isinstance(found, Drop):
-            return found
-        reply = render_refusal(found)
+            return self.judged(found, datagram, address, mono_ns, wall_s)
+        return self.refused(found, datagram, address, mono_ns) if isinstance(found, Refusal) else found
+
+    def refused(self, refusal: Refusal, datagram: bytes, address: bytes, mono_ns: int) -> bytes | Drop:
+        reply = render_refusal(refusal)
         if len(reply) > len(datagram):
             return Drop("too_short")
         return reply if self.limiter.lets_through(address, mono_ns) else Drop("limited")
 
-    def judged(self, query: Query, address: bytes, mono_ns: int, wall_s: int) -> Refusal | None:
+    def judged(
+        self, query: Query, datagram: bytes, address: bytes, mono_ns: int, wall_s: int
+    ) -> bytes | Question | Drop:
         self.counts["udp_requests"] += 1
         if not self.gate.month(mono_ns):
-            return Refusal("unavailable", query.id)
+            return self.refused(Refusal("unavailable", query.id), datagram, address, mono_ns)
         verdict = self.gate.admit(query.key or b"", mono_ns, wall_s, SCOPE_PRICES, address)
         if verdict.code == Code.ADMITTED:
-            return None
+            return self.answer(query, verdict, len(datagram), mono_ns)
+        reply = self.refused(self.refusal_of(query, verdict), datagram, address, mono_ns)
+        if isinstance(reply, bytes) and verdict.key_id:
+            self.record(query, verdict, 0, REFUSALS[Code(verdict.code)].status)
+        return reply
+
+    def refusal_of(self, query: Query, verdict: Verdict) -> Refusal:
         word = REFUSALS[Code(verdict.code)].udp
         self.counts[word if word in ("rate_limited", "quota_exceeded") else "auth_failures"] += 1
         retry_ms = -(-verdict.retry_after_ns // MS) if word == "rate_limited" else None
         return Refusal(word, query.id, retry_ms)
 
-    def answer(self, query: Query, request_bytes: int, mono_ns: int) -> bytes | Question:
+    def answer(self, query: Query, verdict: Verdict, request_bytes: int, mono_ns: int) -> bytes | Question:
         price = None if query.asset is None else self.fresh(query, query.asset, mono_ns)
         if price is None or query.asset is None:
+            self.owed.append((verdict.key_id, verdict.account_id, verdict.month))
             return Question(*query[:4], query.id, request_bytes)
         self.counts["syncmap_hits"] += 1
+        self.record(query, verdict, verdict.month, 200, price)
         return (
             f'{opening(query.id)}"asset":"{query.asset}","price":"{price.price}","quote":"{price.quote}",'
             f'"source":"{price.source}","ts":{price.traded_ns // MS},'
             f'"age_ms":{price.age_ns(mono_ns) // MS},"tier":1}}'
         ).encode()
+
+    def record(
+        self, query: Query, verdict: Verdict, month: int, status: int, price: Price | None = None
+    ) -> None:
+        asset = query.assets[0] if query.asset is None else query.asset
+        log = UsageLog(0, verdict.key_id, verdict.account_id, month, 0, status, asset=asset, protocol=1)
+        log = log._replace(assets=len(query.assets) or 1, endpoint=int(query.asset is None))
+        if price is not None:
+            texts = {"exchange": price.exchange, "price": price.price, "quote": price.quote}
+            log = log._replace(tier=1, **source_of(price.source), **texts)
+        self.records.append(log)
+        self.counts["batch_rows_queued"] += 1
 
     def fresh(self, query: Query, asset: str, mono_ns: int) -> Price | None:
         """Find a listed price that is fresh enough, and that is written without an escape."""
@@ -182,6 +219,14 @@ class EngineTwin:
         words = (price.price, price.quote, price.source, price.exchange)
         is_plain = all(map(_unescaped, words)) and min(price.traded_ns, price.received_ns) >= 0
         return price if is_plain else None
+
+
+def source_of(tag: str) -> dict[str, int]:
+    """Say where a price came from, and whether the exchange is simulated: "kraken-ws-sim" is (1, 1)."""
+    kinds = {"ws": 1, "rest": 2, "index": 3}
+    kind = re.fullmatch(r"(?:.*-)?([a-z]*?)(-sim)?", tag)
+    assert kind is not None
+    return {"source": kinds.get(kind[1], 0), "flags": int(kind[2] is not None)}
 
 
 def opening(id: str | None) -> str:

@@ -25,11 +25,13 @@ from tests.pricing.doubles import (
     Clock,
     make_gate,
 )
+from tests.telemetry.spooling import SpoolInMemory
 from tests.twins import board as board_twin
 from tests.twins import gate as gate_twin
 from tests.twins.udp import EngineTwin, Limiter, Question
 from udp_engine import wire
 from udp_engine._batch import Batch
+from udp_engine._batch import Question as BatchQuestion
 
 TTL_MS = 13_000
 REFUSALS_PER_S, REFUSAL_BURST, NETWORKS, SECRET = 5, 3, 8, 0x1234_5678_9ABC_DEF0
@@ -102,11 +104,14 @@ class Engines:
         self.finder.follow(listed)
         self._acquaint()
         self.memory, self.counters = make_counters()
+        self.spool = SpoolInMemory()
+        self.owed: list[BatchQuestion] = []
         self.batch = Batch(
             -1,
             self.finder,
             self.gate,
             self.counters,
+            self.spool.appender,
             own=OWN,
             refusals_per_s=REFUSALS_PER_S,
             refusal_burst=REFUSAL_BURST,
@@ -121,7 +126,9 @@ class Engines:
         question = b'{"asset":"BTC","api_key":"%b"}' % KEYS["partner"].encode()
         slot = self.boards[0].place("BTC", "coinbase")
         self.boards[0].write(slot, "1", START_WALL_NS, START_WALL_NS, START_MONO_NS)
-        Batch(-1, self.finder, self.gate, make_counters()[1]).respond(question, *HOME)
+        Batch(-1, self.finder, self.gate, make_counters()[1], SpoolInMemory().appender).respond(
+            question, *HOME
+        )
         self.finder.learn()
         self.boards[0].clear(slot)
 
@@ -140,11 +147,20 @@ class Engines:
         reply = self.batch.respond(datagram, *at)
         if reply is None or isinstance(reply, bytes):
             return reply
+        self.owed.append(reply)
         demands = reply.exchange, reply.max_age_ms, reply.id, reply.request_bytes
         return Question(reply.asset, reply.assets, *demands)
 
     def by_twin(self, datagram: bytes, at: Circumstances = HOME) -> Reply:
         return self.twin.respond(datagram, *at)
+
+    def compare_records(self) -> None:
+        """Both must have recorded the same since the last call, but for what the batch reads from clocks."""
+        found = [log._replace(time_ns=0, latency_us=0, sequence=0) for log in self.spool.take()]
+        assert found == self.twin.take_records()
+        owed = [(question.key_id, question.account_id, question.month) for question in self.owed]
+        assert owed == self.twin.take_owed()
+        self.owed.clear()
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Give what the batch has counted, and for what reasons it has dropped."""
@@ -157,7 +173,7 @@ class Engines:
 
 COUNTED_BY_RESPOND = (
     *("udp_packets_received", "udp_packets_dropped", "udp_requests"),
-    *("auth_failures", "rate_limited", "quota_exceeded", "syncmap_hits"),
+    *("auth_failures", "rate_limited", "quota_exceeded", "syncmap_hits", "batch_rows_queued"),
 )
 
 
@@ -175,6 +191,8 @@ def both_by_chance(engines: Engines, seed: int) -> tuple[Callable[[bytes], Reply
         number = (mono_ns - START_MONO_NS) // (10 * MS)
         if number % 100 == 1:
             engines.tick("BTC", "coinbase", f"67{number % 1_000}.10", mono_ns)
+        if number % 10_000 == 0:
+            engines.compare_records()
         if number % 4_000 == 1:
             engines.tick("ETH", "kraken", f"3{number % 1_000}.5", mono_ns)
             engines.tick("BTC", "kraken", "67000", mono_ns)
@@ -214,6 +232,7 @@ def compared(engines: Engines) -> Counter[str]:
     """Hold the counters of both to each other, and give the reasons for which datagrams were dropped."""
     counts, drops = engines.counts()
     twin = engines.twin
+    engines.compare_records()
     assert {name: counts[name] for name in COUNTED_BY_RESPOND} == {
         name: twin.counts[name] for name in COUNTED_BY_RESPOND
     }

@@ -17,6 +17,7 @@ from pricing.catalogue import PublicView
 from pricing.parameters import MS
 from telemetry._counters import CounterReader
 from tests.pricing.doubles import CATALOGUE, KEYS, MONTH, Clock, make_board, make_gate
+from tests.telemetry.spooling import SpoolInMemory
 from tests.udp_engine.engines import make_counters
 from udp_engine import sockets
 from udp_engine._batch import Batch, Question
@@ -99,6 +100,7 @@ class Live:
         self.finder = Finder(self.board, ttl_ms=TTL_MS, label=LABEL)
         self.finder.follow(PublicView(lambda: CATALOGUE).listed())
         self.memory, self.counters = make_counters()
+        self.spool = SpoolInMemory()
         self.socket = self._stack.enter_context(sockets.open_socket(host, port))
         own, tells_address = sockets.own_address(self.socket), sockets.is_wildcard(self.socket)
         if tells_address:
@@ -108,6 +110,7 @@ class Live:
             self.finder,
             self.gate,
             self.counters,
+            self.spool.appender,
             **{"own": own, "tells_address": tells_address, **options},
         )
         self.port: int = self.socket.getsockname()[1]
@@ -123,7 +126,7 @@ class Live:
 
     def _acquaint(self) -> None:
         """Let the finder look at the board, as it does after the first question that met something new."""
-        unseen = Batch(-1, self.finder, self.gate, make_counters()[1])
+        unseen = Batch(-1, self.finder, self.gate, make_counters()[1], SpoolInMemory().appender)
         mono_ns = time.monotonic_ns()
         unseen.respond(request("unlimited"), bytes(16), 50_000, mono_ns, mono_ns)
         self.finder.learn()

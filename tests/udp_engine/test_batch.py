@@ -359,7 +359,7 @@ def test_nothing_to_read_is_nothing_to_do(live: Live) -> None:
 
 
 def test_closed_socket_raises(live: Live) -> None:
-    batch = Batch(-1, live.finder, live.gate, live.counters)
+    batch = Batch(-1, live.finder, live.gate, live.counters, live.spool.appender)
     with pytest.raises(OSError, match="Bad file descriptor"):
         batch.drain()
 
@@ -369,7 +369,7 @@ def test_closed_socket_raises(live: Live) -> None:
 )
 def test_batch_of_senseless_numbers_is_refused(live: Live, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError):
-        Batch(-1, live.finder, live.gate, live.counters, **wrong)  # type: ignore[arg-type]  # all are int
+        Batch(-1, live.finder, live.gate, live.counters, live.spool.appender, **wrong)  # type: ignore[arg-type]  # all are int
 
 
 def test_address_is_16_bytes(live: Live) -> None:

@@ -23,6 +23,7 @@ from pricing.parameters import Parameters as PriceParameters
 from pricing.service import PriceService
 from telemetry._counters import DROP_REASONS
 from tests.pricing.doubles import CATALOGUE, KEYS, Clock, make_board, make_gate
+from tests.telemetry.spooling import SpoolInMemory
 from tests.udp_engine.engines import make_counters
 from udp_engine import sockets, wire
 from udp_engine.parameters import Parameters
@@ -71,7 +72,13 @@ async def serve(opened: socket.socket, ready: threading.Event, ends: threading.E
     finder = Finder(board, ttl_ms=PriceParameters().price_ttl_ms, label=wire.LABEL)
     finder.follow(prices.view.listed())
     worker = Worker(
-        opened, finder=finder, gate=gate, counters=counters, prices=prices, parameters=Parameters()
+        opened,
+        finder=finder,
+        gate=gate,
+        counters=counters,
+        appender=SpoolInMemory().appender,
+        prices=prices,
+        parameters=Parameters(),
     )
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))

@@ -68,6 +68,7 @@ def make_worker(live: Live, prices: PricesDouble, *, workers: int = 1, **paramet
         finder=live.finder,
         gate=live.gate,
         counters=Counters(live.memory, 32),
+        appender=live.spool.appender,
         prices=prices,
         parameters=Parameters(**parameters),
         workers=workers,

@@ -32,6 +32,10 @@ TRINITY_UDP_PINNED = env.flag("TRINITY_UDP_PINNED", default=False)  # each worke
 TRINITY_CONNECTIONS_PER_ADDRESS = env.integer("TRINITY_CONNECTIONS_PER_ADDRESS", 512, least=1, most=4_000)
 TRINITY_BOARD_SLOTS = env.integer("TRINITY_BOARD_SLOTS", 4096, least=64, most=1_000_000)
 TRINITY_GATE_ROWS = env.integer("TRINITY_GATE_ROWS", 65_536, least=1_024, most=16_777_216)
+TRINITY_SPOOL_BYTES = env.integer("TRINITY_SPOOL_BYTES", 8 << 30, least=131_072, most=1 << 50)
+TRINITY_SPOOL_SEGMENT_BYTES = env.integer("TRINITY_SPOOL_SEGMENT_BYTES", 16 << 20, least=65_536, most=1 << 30)
+TRINITY_SPOOL_SYNC_MS = env.integer("TRINITY_SPOOL_SYNC_MS", 1_000, least=1, most=60_000)
+TRINITY_SPOOL_FULL = env.choice("TRINITY_SPOOL_FULL", "refuse", ("refuse", "shed"))
 TRINITY_LOG_LEVEL = env.choice("TRINITY_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix")) or env.valkey_url("VALKEY_URL")
 CELERY_BROKER_URL = env.broker_url(

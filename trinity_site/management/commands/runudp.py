@@ -23,7 +23,7 @@ from trinity_site.output import Output, logging_to
 from trinity_site.roles import FIRST_UDP_ROW, MOST_WORKERS, udp_services
 from trinity_site.shared_memory import open_counters
 from trinity_site.sockets import listen_udp
-from trinity_site.sources import open_sources
+from trinity_site.sources import open_sources, open_spool
 from trinity_site.supervisor import Supervisor, rolling_on_signal
 from udp_engine import wire
 from udp_engine.parameters import Parameters
@@ -105,12 +105,14 @@ async def run_worker(opened: socket.socket, options: dict[str, Any], workers: in
         if options["go_fd"] is not None:
             say_ready(options["ready_fd"])
             await closed(options["go_fd"])
-        count_in(stack, options["row"], counters)
+        row = count_in(stack, options["row"], counters)
+        spool = await open_spool(stack, settings, counters, row=row)
         worker = Worker(
             opened,
             finder=finder,
             gate=sources.gate,
             counters=counters,
+            appender=spool.appender,
             prices=sources.prices,
             parameters=Parameters(),
             workers=workers,
@@ -123,7 +125,7 @@ async def run_worker(opened: socket.socket, options: dict[str, Any], workers: in
     logger.info("UDP worker stopped")
 
 
-def count_in(stack: AsyncExitStack, row: int | None, counters: Counters) -> None:
+def count_in(stack: AsyncExitStack, row: int | None, counters: Counters) -> int:
     """Have *counters* count in *row*, or in the last one that is free: a node takes the first ones."""
     last = FIRST_UDP_ROW + MOST_WORKERS - 1
     for candidate in [row] if row is not None else range(last, FIRST_UDP_ROW - 1, -1):
@@ -136,7 +138,8 @@ def count_in(stack: AsyncExitStack, row: int | None, counters: Counters) -> None
                 raise
         else:
             stack.enter_context(opened)
-            return
+            return candidate
+    raise AssertionError("the last candidate is taken, or raises")
 
 
 async def run_workers(count: int) -> None:
