@@ -89,8 +89,14 @@ class Live:
     """The batch and its world; BTC trades on coinbase for PRICE, DELAY_MS ago."""
 
     def __init__(
-        self, host: str = "127.0.0.1", *, port: int = 0, is_filled: bool = True, **options: Any
-    ) -> None:  # Any: those of Batch
+        self,
+        host: str = "127.0.0.1",
+        *,
+        port: int = 0,
+        is_filled: bool = True,
+        spool: SpoolInMemory | None = None,
+        **options: Any,  # those of Batch
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self.clock = Clock()
         self.clock.wall, self.clock.mono = time.time_ns(), time.monotonic_ns()
@@ -100,7 +106,7 @@ class Live:
         self.finder = Finder(self.board, ttl_ms=TTL_MS, label=LABEL)
         self.finder.follow(PublicView(lambda: CATALOGUE).listed())
         self.memory, self.counters = make_counters()
-        self.spool = SpoolInMemory()
+        self.spool = spool or SpoolInMemory()
         self.socket = self._stack.enter_context(sockets.open_socket(host, port))
         own, tells_address = sockets.own_address(self.socket), sockets.is_wildcard(self.socket)
         if tells_address:
