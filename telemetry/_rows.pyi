@@ -4,8 +4,8 @@ from typing_extensions import Buffer
 
 COLUMNS: Final[tuple[str, ...]]
 """Of usage_logs, in the order in which `copy_rows` has them."""
-ROLLUP_COLUMNS: Final[tuple[str, ...]]
-"""Of usage_rollups, in the order in which `Groups.rollups` has them; an hour is counted from 1970."""
+PART_COLUMNS: Final[tuple[str, ...]]
+"""Of usage_parts, in the order in which `Groups` has them."""
 COPY_HEADER: Final[bytes]
 COPY_TRAILER: Final[bytes]
 
@@ -29,9 +29,8 @@ class Groups:
     """Adds clean records up by what they have in common."""
 
     def add(self, records: Buffer) -> None: ...
-    def add_sums(self, other: Groups) -> None: ...
-    def rollups(self) -> list[tuple[int | str | bool, ...]]:
-        """Give rows of ROLLUP_COLUMNS in order; no two have the same first twelve columns."""
+    def copy_rows(self, node: str) -> bytes:
+        """Make rows of a COPY BINARY of PART_COLUMNS; header and trailer are the caller's."""
 
-    def months(self) -> dict[tuple[int, int], int]:
-        """Give the answers by key and month that the gate has counted."""
+    def rows(self, node: str) -> list[tuple[int | str | bool, ...]]:
+        """Give the same as values; an hour is counted from 1970."""

@@ -25,6 +25,8 @@ cdef enum:
     HOUR_S = 3_600
     COLUMN_COUNT = 18
     ROW_BYTES = 127                        # of a row of empty texts: each column after its length in 4 bytes
+    PART_COLUMN_COUNT = 17
+    PART_BYTES = 137
 
 cdef uint64_t SECOND_NS = 1_000_000_000
 cdef int64_t EPOCH_2000_US = 946_684_800_000_000    # PostgreSQL's zero
@@ -34,10 +36,10 @@ COLUMNS = (
     "status", "assets", "tier", "source", "protocol", "endpoint", "simulated",
     "asset", "exchange", "price", "quote",
 )
-ROLLUP_COLUMNS = (
+PART_COLUMNS = (
     "account_id", "hour", "key_id", "month", "asset", "exchange",
     "source", "simulated", "protocol", "endpoint", "status", "tier",
-    "answers", "assets", "latency_us", "latency_us_max",
+    "answers", "assets", "latency_us", "latency_us_max", "node",
 )
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
@@ -236,6 +238,30 @@ cdef void read_key(Key* key, const Record* record) noexcept nogil:
     key.tier = record.tier
 
 
+cdef char* put_part(char* to, const Group* group, const char* node, size_t node_bytes) noexcept nogil:
+    """Write the PART_BYTES and texts of one row; PART_COLUMNS names them."""
+    cdef uint16_t columns = htobe16(PART_COLUMN_COUNT)
+    cdef const Key* key = &group.key
+    memcpy(to, &columns, sizeof(columns))
+    to = put_64(to + sizeof(columns), key.account_id)
+    to = put_64(to, <uint64_t>(<int64_t>key.hour * HOUR_S * 1_000_000 - EPOCH_2000_US))
+    to = put_64(to, key.key_id)
+    to = put_32(to, key.month)
+    to = put_text(to, key.asset, NAME_BYTES)
+    to = put_text(to, key.exchange, NAME_BYTES)
+    to = put_16(to, key.source)
+    to = put_bool(to, key.simulated)
+    to = put_16(to, key.protocol)
+    to = put_16(to, key.endpoint)
+    to = put_16(to, key.status)
+    to = put_16(to, key.tier)
+    to = put_64(to, group.sums.answers)
+    to = put_64(to, group.sums.assets)
+    to = put_64(to, group.sums.latency_us)
+    to = put_32(to, <uint32_t>group.sums.latency_us_max)
+    return put_text(to, node, node_bytes)
+
+
 cdef class Groups:
     cdef Group* groups
     cdef uint64_t size
@@ -291,14 +317,7 @@ cdef class Groups:
                 sums.latency_us = sums.latency_us_max = found[which].latency_us
                 self.add_one(&key, &sums)
 
-    def add_sums(self, Groups other):
-        cdef uint64_t at
-        with nogil:
-            for at in range(other.size):
-                if other.groups[at].sums.answers:
-                    self.add_one(&other.groups[at].key, &other.groups[at].sums)
-
-    def rollups(self):
+    def rows(self, str node):
         cdef uint64_t at
         cdef Key* key
         cdef Sums* sums
@@ -309,21 +328,27 @@ cdef class Groups:
                 rows.append((
                     key.account_id, key.hour, key.key_id, key.month, text_of(key.asset), text_of(key.exchange),
                     key.source, key.simulated == SIMULATED, key.protocol, key.endpoint, key.status, key.tier,
-                    sums.answers, sums.assets, sums.latency_us, sums.latency_us_max,
+                    sums.answers, sums.assets, sums.latency_us, sums.latency_us_max, node,
                 ))
-        rows.sort()
         return rows
 
-    def months(self):
+    def copy_rows(self, str node):
+        cdef bytes name = node.encode(), rows
+        cdef const char* node_text = name
+        cdef size_t node_bytes = len(name)
+        cdef Py_ssize_t size = self.used * (PART_BYTES + node_bytes)
         cdef uint64_t at
-        cdef Group* group
-        counted = {}
-        for at in range(self.size):
-            group = &self.groups[at]
-            if group.sums.answers and group.key.month:
-                name = group.key.key_id, group.key.month
-                counted[name] = counted.get(name, 0) + group.sums.answers
-        return counted
+        cdef char* to
+        with nogil:
+            for at in range(self.size):
+                size += strnlen(self.groups[at].key.asset, NAME_BYTES) + strnlen(self.groups[at].key.exchange, NAME_BYTES)
+        rows = PyBytes_FromStringAndSize(NULL, size)
+        to = PyBytes_AS_STRING(rows)
+        with nogil:
+            for at in range(self.size):
+                if self.groups[at].sums.answers:
+                    to = put_part(to, &self.groups[at], node_text, node_bytes)
+        return rows
 
 
 # -- what Python sees ------------------------------------------------------------------------------------------------

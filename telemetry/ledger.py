@@ -12,6 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
@@ -22,10 +23,11 @@ from telemetry._rows import Groups, days_of, place_of
 from telemetry._spool import RECORD_BYTES
 from telemetry.envelope import Envelope, read_records
 from telemetry.exceptions import Poison
+from telemetry.folding import fold_when_due
 from telemetry.intervals import Interval, merge, missing
 from telemetry.models import Quarantined, UsageInterval, UsageSegment
 from telemetry.partitions import make_days
-from telemetry.rows import add_months, add_rollups, insert_rows
+from telemetry.rows import insert_logs, insert_parts
 
 Identity = tuple[str, str]
 """A segment's node and name."""
@@ -84,7 +86,9 @@ def write_envelopes(envelopes: Iterable[Envelope], *, using: str = DEFAULT_DB_AL
     connection = connections[using]
     make_days(connection, {day for part in parts for day in days_of(part.records)})
     with transaction.atomic(using=using):
-        return _write(connection, parts)
+        written = _write(connection, parts)
+    fold_when_due(using)
+    return written
 
 
 def covered(
@@ -172,7 +176,11 @@ def _in_order(part: Part) -> tuple[Identity, int]:
 
 def _write(connection: BaseDatabaseWrapper, parts: Sequence[Part]) -> Written:
     now = timezone.now()
-    ids = {part.identity: _hold(connection, part.envelope, now) for part in parts}
+    _bound_waits(connection)
+    ids = {
+        identity: _hold(connection, [part.envelope for part in group], now)
+        for identity, group in groupby(parts, key=lambda part: part.identity)
+    }
     there = _read_ledger(connection, ids.values())
     ledger = dict(there)
     pieces: list[Piece] = []
@@ -182,8 +190,8 @@ def _write(connection: BaseDatabaseWrapper, parts: Sequence[Part]) -> Written:
         ledger[pk] = merge([*ledger[pk], *(piece.interval for piece in new)])
         pieces += new
     if pieces:
-        insert_rows(connection, [(piece.segment_id, piece.records) for piece in pieces])
-        _add_up(connection, pieces)
+        insert_logs(connection, ((piece.segment_id, piece.records) for piece in pieces))
+        insert_parts(connection, _add_up(pieces))
     for pk, intervals in ledger.items():
         _keep(connection, pk, there[pk], intervals, now)
     rows, damaged = (sum(getattr(piece.interval, name) for piece in pieces) for name in ("rows", "damaged"))
@@ -198,28 +206,33 @@ def _missing_pieces(part: Part, pk: int, written: Sequence[Interval]) -> Iterato
         yield Piece(pk, part.envelope.node, records, Interval(start, end, rows, end - start - rows))
 
 
-def _add_up(connection: BaseDatabaseWrapper, pieces: Sequence[Piece]) -> None:
-    """Last of all, close to the COMMIT: here writers of different segments wait for each other."""
+def _add_up(pieces: Sequence[Piece]) -> Iterable[tuple[str, Groups]]:
     nodes: dict[str, Groups] = defaultdict(Groups)
     for piece in pieces:
         nodes[piece.node].add(piece.records)
-    every = Groups()
-    for groups in nodes.values():
-        every.add_sums(groups)
-    add_rollups(connection, every.rollups())
-    counted = ((node, groups.months()) for node, groups in nodes.items())
-    add_months(connection, {(*key, node): rows for node, months in counted for key, rows in months.items()})
+    return nodes.items()
 
 
-def _hold(connection: BaseDatabaseWrapper, envelope: Envelope, now: datetime) -> int:
-    """Lock a segment's row until the COMMIT, and note what the envelope says of it."""
-    row, created_ns = map(int, envelope.segment.split("-"))
-    ended = envelope.end if envelope.final else None
+def _bound_waits(connection: BaseDatabaseWrapper) -> None:
+    """Let no writer that hangs or whose machine is gone hold a segment's lock for long."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL lock_timeout = '30s'"
+            )
+
+
+def _hold(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope], now: datetime) -> int:
+    """Lock a segment's row until the COMMIT, and note what its envelopes say of it."""
+    first = envelopes[0]
+    row, created_ns = map(int, first.segment.split("-"))
+    identity = (first.node, first.segment, row, created_ns, first.boot_ns)
+    ended = max((envelope.end for envelope in envelopes if envelope.final), default=None)
+    tally = map(max, zip(*(envelope.tally for envelope in envelopes), strict=True))
     seen_at = connection.ops.adapt_datetimefield_value(now)
-    identity = (envelope.node, envelope.segment, row, created_ns, envelope.boot_ns)
     greatest = "GREATEST" if connection.vendor == "postgresql" else "max"
     with connection.cursor() as cursor:
-        cursor.execute(_HOLD.format(greatest=greatest), (*identity, ended, *envelope.tally, seen_at))
+        cursor.execute(_HOLD.format(greatest=greatest), (*identity, ended, *tally, seen_at))
         (pk,) = cursor.fetchone()
     return int(pk)
 

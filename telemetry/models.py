@@ -10,6 +10,11 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
+SUMS_KEY = (
+    *("account_id", "hour", "key_id", "month", "asset", "exchange"),
+    *("source", "simulated", "protocol", "endpoint", "status", "tier"),
+)
+
 
 class UsageLog(models.Model):
     """One answer. In PostgreSQL each UTC day is a partition; `usage_logs_default` has what lies outside.
@@ -100,13 +105,9 @@ class UsageInterval(models.Model):
         return f"{self.segment_id} [{self.start}, {self.end})"
 
 
-class UsageRollup(models.Model):
-    """What the answers of an hour come to that have all of the key's columns in common."""
+class Sums(models.Model):
+    """What answers come to that have all of SUMS_KEY in common."""
 
-    pk = models.CompositePrimaryKey(
-        *("account_id", "hour", "key_id", "month", "asset", "exchange"),
-        *("source", "simulated", "protocol", "endpoint", "status", "tier"),
-    )
     hour = models.DateTimeField()
     account_id = models.BigIntegerField()
     key_id = models.BigIntegerField()
@@ -125,27 +126,80 @@ class UsageRollup(models.Model):
     exchange = models.TextField()
 
     class Meta:
-        db_table = "usage_rollups"
+        abstract = True
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.key_id} {self.asset}"
 
 
+class UsageRollup(Sums):
+    """Answers by the hour, true at every instant. A view: the same key may come several times, so add up."""
+
+    pk = models.CompositePrimaryKey(*SUMS_KEY)
+
+    class Meta:
+        db_table = "usage_rollups"
+        managed = False
+
+
 class UsageMonth(models.Model):
-    """How many rows there are of one key, one month and one node: to be held against billing's count."""
+    """Rows counted in a month, by key and node: to be held against billing's counts. A view: add up."""
 
     pk = models.CompositePrimaryKey("key_id", "month", "node")
     key_id = models.BigIntegerField()
     month = models.IntegerField()
-    counted = models.BigIntegerField()
     node = models.CharField(max_length=64)
+    counted = models.BigIntegerField()
 
     class Meta:
         db_table = "usage_months"
-        ordering = ("-month", "key_id", "node")
+        managed = False
 
     def __str__(self) -> str:
         return f"{self.month} {self.node} {self.key_id}"
+
+
+class UsagePart(Sums):
+    """What a transaction has added, until it is folded into the two tables below. Only ever inserted."""
+
+    node = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "usage_parts"
+
+
+class FoldedHour(Sums):
+    pk = models.CompositePrimaryKey(*SUMS_KEY)
+
+    class Meta:
+        db_table = "usage_folded_hours"
+
+
+class FoldedMonth(models.Model):
+    pk = models.CompositePrimaryKey("key_id", "month", "node")
+    key_id = models.BigIntegerField()
+    counted = models.BigIntegerField()
+    month = models.IntegerField()
+    node = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "usage_folded_months"
+
+    def __str__(self) -> str:
+        return f"{self.month} {self.node} {self.key_id}"
+
+
+class Folding(models.Model):
+    """A single row: when parts were last folded. Whoever folds holds it."""
+
+    folded_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "usage_folding"
+        constraints = (models.CheckConstraint(condition=Q(pk=1), name="usage_folding_single"),)
+
+    def __str__(self) -> str:
+        return f"{self.folded_at:%Y-%m-%d %H:%M:%S}"
 
 
 class Quarantined(models.Model):

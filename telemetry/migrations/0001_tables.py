@@ -4,6 +4,18 @@ import django.db.models.deletion
 import django.db.models.expressions
 from django.db import migrations, models
 
+SUMS = (
+    "account_id, hour, key_id, month, asset, exchange, source, simulated, protocol, endpoint, status, tier, "
+    "answers, assets, latency_us, latency_us_max"
+)
+VIEWS = {
+    "usage_rollups": f"SELECT {SUMS} FROM usage_folded_hours UNION ALL SELECT {SUMS} FROM usage_parts",
+    "usage_months": (
+        "SELECT key_id, month, node, counted FROM usage_folded_months UNION ALL "
+        "SELECT key_id, month, node, answers FROM usage_parts WHERE month <> 0"
+    ),
+}
+
 
 class CreatePartitionedModel(migrations.CreateModel):
     """Create a model's table, which in PostgreSQL is a parent of partitions by the time in its column `at`."""
@@ -19,6 +31,17 @@ class CreatePartitionedModel(migrations.CreateModel):
         schema_editor.execute(f"CREATE TABLE {table}_default PARTITION OF {table} DEFAULT")
 
 
+def tune(apps, schema_editor):
+    """Parts come and go all the time and are never asked for one by one; folded rows are changed in place."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute("ALTER TABLE usage_parts DROP COLUMN id")
+        schema_editor.execute(
+            "ALTER TABLE usage_parts SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000)"
+        )
+        for table in ("usage_folded_hours", "usage_folded_months"):
+            schema_editor.execute(f"ALTER TABLE {table} SET (fillfactor = 80)")
+
+
 class Migration(migrations.Migration):
 
     initial = True
@@ -26,6 +49,84 @@ class Migration(migrations.Migration):
     dependencies = []
 
     operations = [
+        migrations.CreateModel(
+            name='UsageMonth',
+            fields=[
+                ('pk', models.CompositePrimaryKey('key_id', 'month', 'node', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('key_id', models.BigIntegerField()),
+                ('month', models.IntegerField()),
+                ('node', models.CharField(max_length=64)),
+                ('counted', models.BigIntegerField()),
+            ],
+            options={
+                'db_table': 'usage_months',
+                'managed': False,
+            },
+        ),
+        migrations.CreateModel(
+            name='UsageRollup',
+            fields=[
+                ('hour', models.DateTimeField()),
+                ('account_id', models.BigIntegerField()),
+                ('key_id', models.BigIntegerField()),
+                ('answers', models.BigIntegerField()),
+                ('assets', models.BigIntegerField()),
+                ('latency_us', models.BigIntegerField(help_text='Of all of them together.')),
+                ('latency_us_max', models.IntegerField()),
+                ('month', models.IntegerField()),
+                ('status', models.SmallIntegerField()),
+                ('tier', models.SmallIntegerField()),
+                ('source', models.SmallIntegerField()),
+                ('protocol', models.SmallIntegerField()),
+                ('endpoint', models.SmallIntegerField()),
+                ('simulated', models.BooleanField()),
+                ('asset', models.TextField()),
+                ('exchange', models.TextField()),
+                ('pk', models.CompositePrimaryKey('account_id', 'hour', 'key_id', 'month', 'asset', 'exchange', 'source', 'simulated', 'protocol', 'endpoint', 'status', 'tier', blank=True, editable=False, primary_key=True, serialize=False)),
+            ],
+            options={
+                'db_table': 'usage_rollups',
+                'managed': False,
+            },
+        ),
+        migrations.CreateModel(
+            name='FoldedHour',
+            fields=[
+                ('hour', models.DateTimeField()),
+                ('account_id', models.BigIntegerField()),
+                ('key_id', models.BigIntegerField()),
+                ('answers', models.BigIntegerField()),
+                ('assets', models.BigIntegerField()),
+                ('latency_us', models.BigIntegerField(help_text='Of all of them together.')),
+                ('latency_us_max', models.IntegerField()),
+                ('month', models.IntegerField()),
+                ('status', models.SmallIntegerField()),
+                ('tier', models.SmallIntegerField()),
+                ('source', models.SmallIntegerField()),
+                ('protocol', models.SmallIntegerField()),
+                ('endpoint', models.SmallIntegerField()),
+                ('simulated', models.BooleanField()),
+                ('asset', models.TextField()),
+                ('exchange', models.TextField()),
+                ('pk', models.CompositePrimaryKey('account_id', 'hour', 'key_id', 'month', 'asset', 'exchange', 'source', 'simulated', 'protocol', 'endpoint', 'status', 'tier', blank=True, editable=False, primary_key=True, serialize=False)),
+            ],
+            options={
+                'db_table': 'usage_folded_hours',
+            },
+        ),
+        migrations.CreateModel(
+            name='FoldedMonth',
+            fields=[
+                ('pk', models.CompositePrimaryKey('key_id', 'month', 'node', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('key_id', models.BigIntegerField()),
+                ('counted', models.BigIntegerField()),
+                ('month', models.IntegerField()),
+                ('node', models.CharField(max_length=64)),
+            ],
+            options={
+                'db_table': 'usage_folded_months',
+            },
+        ),
         migrations.CreateModel(
             name='Quarantined',
             fields=[
@@ -72,23 +173,9 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='UsageMonth',
+            name='UsagePart',
             fields=[
-                ('pk', models.CompositePrimaryKey('key_id', 'month', 'node', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('key_id', models.BigIntegerField()),
-                ('month', models.IntegerField()),
-                ('counted', models.BigIntegerField()),
-                ('node', models.CharField(max_length=64)),
-            ],
-            options={
-                'db_table': 'usage_months',
-                'ordering': ('-month', 'key_id', 'node'),
-            },
-        ),
-        migrations.CreateModel(
-            name='UsageRollup',
-            fields=[
-                ('pk', models.CompositePrimaryKey('account_id', 'hour', 'key_id', 'month', 'asset', 'exchange', 'source', 'simulated', 'protocol', 'endpoint', 'status', 'tier', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('hour', models.DateTimeField()),
                 ('account_id', models.BigIntegerField()),
                 ('key_id', models.BigIntegerField()),
@@ -105,9 +192,21 @@ class Migration(migrations.Migration):
                 ('simulated', models.BooleanField()),
                 ('asset', models.TextField()),
                 ('exchange', models.TextField()),
+                ('node', models.CharField(max_length=64)),
             ],
             options={
-                'db_table': 'usage_rollups',
+                'db_table': 'usage_parts',
+            },
+        ),
+        migrations.CreateModel(
+            name='Folding',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('folded_at', models.DateTimeField()),
+            ],
+            options={
+                'db_table': 'usage_folding',
+                'constraints': [models.CheckConstraint(condition=models.Q(('pk', 1)), name='usage_folding_single')],
             },
         ),
         migrations.CreateModel(
@@ -149,5 +248,10 @@ class Migration(migrations.Migration):
                 'ordering': ('segment_id', 'start'),
                 'constraints': [models.CheckConstraint(condition=models.Q(('end__gt', models.F('start')), ('start__gte', 0)), name='usage_ledger_goes_on'), models.CheckConstraint(condition=models.Q(('damaged__gte', 0), ('end', django.db.models.expressions.CombinedExpression(django.db.models.expressions.CombinedExpression(models.F('start'), '+', models.F('rows')), '+', models.F('damaged'))), ('rows__gte', 0)), name='usage_ledger_adds_up')],
             },
+        ),
+        migrations.RunPython(tune, migrations.RunPython.noop),
+        *(
+            migrations.RunSQL(f"CREATE VIEW {name} AS {query}", f"DROP VIEW {name}")
+            for name, query in VIEWS.items()
         ),
     ]

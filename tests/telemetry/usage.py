@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from telemetry._spool import HEADER_BYTES, RECORD_BYTES, Appender, Tally, UsageLog
+from telemetry._spool import HEADER_BYTES, MIN_SEGMENT_BYTES, RECORD_BYTES, Appender, Tally, UsageLog
 from telemetry.envelope import Envelope, compress
 from tests.telemetry.spooling import make_log, make_memory
 
@@ -17,7 +17,8 @@ START_NS = 1_763_856_000_000_000_000  # 2025-11-23 00:00 UTC
 
 def make_records(logs: Sequence[UsageLog]) -> bytes:
     """Give records as a segment has them, numbered from 1."""
-    memory, appender = make_memory(), Appender()
+    size = max(MIN_SEGMENT_BYTES, HEADER_BYTES + (len(logs) * RECORD_BYTES // 4096 + 1) * 4096)
+    memory, appender = make_memory(size=size), Appender()
     appender.publish(memory)
     assert all(appender.append(log) for log in logs)
     return bytes(memory[HEADER_BYTES : HEADER_BYTES + len(logs) * RECORD_BYTES])

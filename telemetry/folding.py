@@ -1,0 +1,73 @@
+"""Sums of usage: each transaction adds parts, and once a minute those are folded into hours and months.
+
+A part is only ever inserted, so writers never wait for each other's sums: an hour that all of them add to
+would make them take turns. Folding moves parts in one transaction; the views that are read (usage_rollups
+and usage_months) have both, and so are true at every instant.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.utils import timezone
+
+from telemetry.models import SUMS_KEY, Folding
+
+PERIOD = timedelta(minutes=1)
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_KEY = ", ".join(SUMS_KEY)
+_HOURS = f"""
+    INSERT INTO usage_folded_hours AS had ({_KEY}, answers, assets, latency_us, latency_us_max)
+    SELECT {_KEY}, sum(answers), sum(assets), sum(latency_us), max(latency_us_max)
+    FROM {{parts}} WHERE true GROUP BY {_KEY} ORDER BY {_KEY}
+    ON CONFLICT ({_KEY}) DO UPDATE SET
+        answers = had.answers + excluded.answers, assets = had.assets + excluded.assets,
+        latency_us = had.latency_us + excluded.latency_us,
+        latency_us_max = {{greatest}}(had.latency_us_max, excluded.latency_us_max)
+"""
+_MONTHS = """
+    INSERT INTO usage_folded_months AS had (key_id, month, node, counted)
+    SELECT key_id, month, node, sum(answers) FROM {parts} WHERE month <> 0
+    GROUP BY key_id, month, node ORDER BY key_id, month, node
+    ON CONFLICT (key_id, month, node) DO UPDATE SET counted = had.counted + excluded.counted
+"""
+_TAKE = "DELETE FROM usage_parts"
+# PostgreSQL takes and adds in one statement, so that what is inserted meanwhile is not taken; in SQLite
+# nothing is.
+_IN_ONE = (
+    f"WITH parts AS ({_TAKE} RETURNING *), hours AS ({_HOURS.format(parts='parts', greatest='GREATEST')}) "
+    f"{_MONTHS.format(parts='parts')}"
+)
+_STEPS = (_HOURS.format(parts="usage_parts", greatest="max"), _MONTHS.format(parts="usage_parts"), _TAKE)
+
+
+def fold_when_due(using: str = DEFAULT_DB_ALIAS, *, now: datetime | None = None) -> bool:
+    """Fold, unless that was done within PERIOD or somebody does it now; say whether it was done."""
+    moment = now or timezone.now()
+    last = Folding.objects.using(using).values_list("folded_at", flat=True).first()
+    if last is not None and abs(moment - last) < PERIOD:
+        return False
+    with transaction.atomic(using=using):
+        Folding.objects.using(using).get_or_create(pk=1, defaults={"folded_at": NEVER})
+        rows = Folding.objects.using(using).select_for_update(skip_locked=True)
+        held = rows.filter(folded_at=last or NEVER).first()  # by us, and nobody was quicker
+        if held is None:
+            return False
+        _fold(using)
+        held.folded_at = moment
+        held.save()
+    return True
+
+
+def fold(using: str = DEFAULT_DB_ALIAS) -> None:
+    """Fold all parts that there are."""
+    with transaction.atomic(using=using):
+        _fold(using)
+
+
+def _fold(using: str) -> None:
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        for statement in [_IN_ONE] if connection.vendor == "postgresql" else _STEPS:
+            cursor.execute(statement)
