@@ -20,9 +20,10 @@ from billing.seeding import seed_plans
 from billing.usage import month_of, save_counts
 from telemetry._counters import BATCH_ROWS_QUEUED
 from telemetry.envelope import Envelope, compress
+from telemetry.folding import fold
 from telemetry.ledger import write_envelopes
+from telemetry.models import FoldedHour, FoldedMonth
 from telemetry.models import UsageLog as Row
-from telemetry.models import UsageMonth, UsageRollup
 from telemetry.reconciling import Report
 from telemetry.segments import Segment, find_segments
 from telemetry.spool import Spool
@@ -140,8 +141,8 @@ def test_a_file_that_is_gone_once_all_of_it_is_in_the_database_is_not_missed(pla
     ("spoil", "check"),
     [
         (lambda: Row.objects.filter(sequence=3).delete(), "ledger = rows"),
-        (lambda: UsageRollup.objects.all().delete(), "months = rollups"),
-        (lambda: UsageMonth.objects.all().delete(), "months = rollups"),
+        (lambda: (fold(), FoldedHour.objects.all().delete()), "months = rollups"),
+        (lambda: (fold(), FoldedMonth.objects.all().delete()), "months = rollups"),
         (lambda: MonthlyCount.objects.all().delete(), "gate = rows + waiting"),
         (lambda: MonthlyCount.objects.update(count=11), "gate = rows + waiting"),
     ],
