@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from telemetry.plots import MARKS, Scale, grid_line, steps
+
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 76, 64, 14, 44
-MARKS = 5  # on the vertical axis, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +23,6 @@ class Curve:
 
     name: str
     values: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Turns values into pixels."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    logarithmic: bool
-
-    def __call__(self, value: float) -> float:
-        low, high = self._bend(self.low), self._bend(self.high)
-        share = (self._bend(value) - low) / (high - low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-    def _bend(self, value: float) -> float:
-        return math.log10(max(value, self.low)) if self.logarithmic else value
 
 
 def plot(
@@ -61,7 +43,7 @@ def plot(
     x = Scale(min(across), max(max(across), min(across) * 2), LEFT, WIDTH - RIGHT, True)
     ticks = decades(values) if logarithmic else steps(values, top)
     y = Scale(ticks[0], ticks[-1], height - BOTTOM, TOP, logarithmic)
-    drawn = [_grid(tick, y(tick), label(tick)) for tick in ticks]
+    drawn = [grid_line(y(tick), LEFT, WIDTH - RIGHT, label(tick)) for tick in ticks]
     drawn += [_across(place, x(place), height - BOTTOM) for place in _apart(across, x)]
     for number, curve in enumerate(curves):
         drawn.append(_curve(number, curve, across, x, y, label, marks))
@@ -73,16 +55,6 @@ def plot(
         + f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">'
         + "concurrent requests</text></svg>"
     )
-
-
-def steps(values: Sequence[float], top: float | None = None) -> list[float]:
-    """Return round marks that enclose *values*: from 0, or below a fixed *top* from just under the least."""
-    if top is None:
-        step = _round(max(values) / MARKS)
-        return [step * number for number in range(math.ceil(max(values) / step) + 1)]
-    step = _round(max(top - min(values), top / 1_000) / MARKS)
-    count = max(math.ceil((top - min(values)) / step), 2)
-    return [top - step * number for number in range(count, -1, -1)]
 
 
 def decades(values: Sequence[float]) -> list[float]:
@@ -98,12 +70,6 @@ def decades(values: Sequence[float]) -> list[float]:
     return inside if len(inside) > 1 else [below, below * 2]
 
 
-def _round(step: float) -> float:
-    """Return the least of 1, 2, 2.5, 5 times a power of ten that is no smaller than *step*."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= step * 0.999_999)
-
-
 def _apart(across: Sequence[float], x: Scale) -> list[float]:
     """Leave out labels that would touch the one after; the last one stays."""
     kept: list[float] = []
@@ -111,13 +77,6 @@ def _apart(across: Sequence[float], x: Scale) -> list[float]:
         if not kept or x(kept[-1]) - x(place) >= 44:
             kept.append(place)
     return kept
-
-
-def _grid(value: float, y: float, text: str) -> str:
-    return (
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
-        f'<text class="axis" x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{html.escape(text)}</text>'
-    )
 
 
 def _across(place: float, x: float, bottom: int) -> str:

@@ -8,26 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udp_engine.plots import Curve, decades, plot, steps
+from udp_engine.plots import Curve, decades, plot
 
 POSITIVE = st.floats(min_value=1e-3, max_value=1e9)
-
-
-@given(st.lists(POSITIVE, min_size=1, max_size=20))
-def test_steps_start_at_zero_and_enclose_the_values(values: list[float]) -> None:
-    marks = steps(values)
-    assert marks[0] == 0
-    assert marks[-1] >= max(values) * 0.999_99
-    assert 2 <= len(marks) <= 8
-
-
-@given(st.lists(st.floats(min_value=0, max_value=100), min_size=1, max_size=20))
-def test_steps_below_a_top_end_there_and_enclose_the_values(values: list[float]) -> None:
-    marks = steps(values, 100.0)
-    assert marks[-1] == 100
-    assert marks[0] <= min(values) + 1e-6
-    assert marks == sorted(marks)
-    assert len(marks) <= 8
 
 
 @given(st.lists(POSITIVE, min_size=1, max_size=20))
