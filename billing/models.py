@@ -226,6 +226,29 @@ class MonthlyCount(models.Model):
         return f"{self.month} {self.node} {self.key_id}"
 
 
+class ReportCount(models.Model):
+    """How many reports an account has had in one month, all nodes together."""
+
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="report_counts", db_index=False
+    )
+    month = models.PositiveIntegerField(help_text="202611")
+    count = models.PositiveBigIntegerField()
+
+    class Meta:
+        db_table = "billing_report_count"
+        ordering = ("-month", "-count")
+        constraints = (
+            models.UniqueConstraint(fields=("account", "month"), name="billing_report_count_once"),
+            models.CheckConstraint(
+                condition=Q(month__gte=2000_01) & Q(month__lte=9999_12), name="billing_report_count_month"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.month} {self.account_id}"
+
+
 class SecurityEvent(models.Model):
     """What was tried by whom, how often within an hour. Rows are only added to, and leave with old age."""
 

@@ -141,3 +141,9 @@ def state_field(verdict: Limits) -> str:
 
 def _item(policy: str, remaining: int, reset_ns: int) -> str:
     return f'"{policy}";r={remaining}' + (f";t={retry_after_s(reset_ns)}" if reset_ns else "")
+
+
+def report_fields(*, used: int, cap: int, month: int, left_s: int) -> tuple[str, str]:
+    """Write both fields for reports, of which an account may have *cap* in a month that ends in *left_s*."""
+    left = max(0, cap - used)
+    return f'"reports";q={cap};w={month_length_s(month)}', f'"reports";r={left};t={max(1, left_s)}'
