@@ -40,3 +40,19 @@ class CarrierError(TelemetryError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class TooManyRows(TelemetryError):
+    """A report has more rows than a file of its format can have: *most*."""
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__(name, most)
+        self.name = name
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"a report as {self.name} may have {self.most} rows"
+
+
+class Cancelled(TelemetryError):
+    """Nobody waits for the report any more."""

@@ -80,3 +80,21 @@ class ShipperParameters:
                 raise ValueError(f"{name} must be {least} to {most}, not {getattr(self, name)!r}")
         if self.sqs_buffer_size < self.sqs_batch_size:
             raise ValueError(f"sqs_buffer_size must hold an envelope, not {self.sqs_buffer_size!r} records")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportParameters:
+    at_once: int = 4
+    """Reports that one worker makes at the same time; each takes a thread and a database connection."""
+    at_once_of_account: int = 2
+    page_rows: int = 10_000
+    """Rows that are read, rendered and sent together: some 15 MB while that lasts."""
+    piece_s: int = 60
+    """The longest that the database may take for a page, or for such a piece."""
+    file_s: int = 600
+    """The longest that a workbook or a document may take."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
