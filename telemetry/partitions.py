@@ -1,13 +1,14 @@
-"""The days of usage_logs: made before they are needed, dropped when they are too old.
+"""The days of usage_logs in PostgreSQL: a partition for each in UTC, and one for what lies outside of them.
 
-In PostgreSQL each UTC day is a partition, and `usage_logs_default` has what lies outside of all of them.
-SQLite has one table, from which old rows are deleted.
+None of this makes writers or readers wait for more than a moment: who cannot have a lock within LOCK_TIMEOUT
+gives up with an OperationalError, and is tried again by its caller or the next day.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 
 from django.db import transaction
@@ -18,45 +19,45 @@ LOG_DAYS = 93
 """How long usage logs are kept."""
 LATER_DAYS = 3
 """A clock that is further ahead is wrong: its logs get no day of their own."""
+LOCK_TIMEOUT = "5s"
 EPOCH = date(1970, 1, 1)
+NAME = re.compile(r"usage_logs_(\d{4})(\d\d)(\d\d)")
 
 logger = logging.getLogger(__name__)
 
 
+def today(now: datetime | None = None) -> date:
+    return (now or timezone.now()).astimezone(UTC).date()
+
+
 def make_days(connection: BaseDatabaseWrapper, days: Collection[int], *, now: datetime | None = None) -> None:
     """Make the partitions of *days*, counted from 1970, that are not there and not too far from now."""
-    if connection.vendor != "postgresql":
+    if connection.vendor != "postgresql" or not days:
         return
-    today = (now or timezone.now()).astimezone(UTC).date()
-    dates = [EPOCH + timedelta(days=day) for day in sorted(days)]
-    near = [day for day in dates if today - timedelta(LOG_DAYS) <= day <= today + timedelta(LATER_DAYS)]
-    for day in missing_days(connection, near):
+    first, last = today(now) - timedelta(LOG_DAYS), today(now) + timedelta(LATER_DAYS)
+    wanted = {day for number in days if first <= (day := EPOCH + timedelta(number)) <= last}
+    for day in sorted(wanted - days_there(connection)):
         make_day(connection, day)
 
 
-def missing_days(connection: BaseDatabaseWrapper, days: Iterable[date]) -> list[date]:
-    names = {partition_name(day): day for day in days}
+def days_there(connection: BaseDatabaseWrapper) -> set[date]:
+    """Name the days that have a partition."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
-            "WHERE inhparent = to_regclass('usage_logs') AND relname = ANY(%s)",
-            [list(names)],
+            "WHERE inhparent = 'usage_logs'::regclass"
         )
-        there = {name for (name,) in cursor.fetchall()}
-    return [day for name, day in names.items() if name not in there]
+        found = [NAME.fullmatch(name) for (name,) in cursor.fetchall()]
+    return {date(*map(int, name.groups())) for name in found if name}
 
 
 def make_day(connection: BaseDatabaseWrapper, day: date) -> int:
-    """Make one day's partition; give how many rows of that day lay outside and have moved into it.
-
-    Neither writers nor readers of other days wait: only the rows outside are locked.
-    """
+    """Make a day's partition; give how many rows of that day lay outside, and have moved into it."""
     name = partition_name(day)
     bounds = f"{day} 00:00+00", f"{day + timedelta(days=1)} 00:00+00"
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout = '5s'")
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_logs'))")  # one maker at a time
-        if not missing_days(connection, [day]):
+        _one_at_a_time(connection)
+        if day in days_there(connection):
             return 0
         cursor.execute("LOCK TABLE usage_logs_default IN ACCESS EXCLUSIVE MODE")
         cursor.execute(f"CREATE TABLE {name} (LIKE usage_logs INCLUDING DEFAULTS)")
@@ -72,5 +73,17 @@ def make_day(connection: BaseDatabaseWrapper, day: date) -> int:
     return moved
 
 
+def drop_day(connection: BaseDatabaseWrapper, day: date) -> None:
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        _one_at_a_time(connection)
+        cursor.execute(f"DROP TABLE IF EXISTS {partition_name(day)}")
+
+
 def partition_name(day: date) -> str:
     return f"usage_logs_{day:%Y%m%d}"
+
+
+def _one_at_a_time(connection: BaseDatabaseWrapper) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_logs'))")

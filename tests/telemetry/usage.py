@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
+
+from django.db import connections
 
 from telemetry._spool import HEADER_BYTES, MIN_SEGMENT_BYTES, RECORD_BYTES, Appender, Tally, UsageLog
 from telemetry.envelope import Envelope, compress
@@ -43,6 +46,32 @@ def make_envelope(
         payload=compress(payload),
     )
     return replace(envelope, **changes)
+
+
+class Elsewhere(threading.Thread):
+    """Calls something in a thread, which has database connections of its own."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call = call
+        self._result: Any = None
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._result = self._call()
+        except Exception as error:  # noqa: BLE001 (whoever waits has it)
+            self._error = error
+        finally:
+            connections.close_all()
+
+    def result(self) -> Any:
+        """Wait for it; give what it gave, or raise what it raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 def make_logs(count: int, **changes: Any) -> list[UsageLog]:
