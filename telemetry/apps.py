@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class TelemetryConfig(AppConfig):
     name = "telemetry"
     verbose_name = "Usage"
+
+    def ready(self) -> None:
+        from telemetry import checks  # noqa: F401 (registers them)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from typing_extensions import Buffer
 
 from billing import keys
 from billing._gate import PARTNER, SCOPE_PRICES, SCOPE_REPORTS, GateKey, GateWriter, format_gate, gate_size
@@ -108,9 +109,9 @@ class Clock:
         self.mono += ms * MS
 
 
-def make_gate(clock: Clock) -> GateWriter:
+def make_gate(clock: Clock, buffer: Buffer | None = None) -> GateWriter:
     """Make a gate with a key of each kind, in the month of the clock's start."""
-    buffer = bytearray(gate_size(8_192))
+    buffer = bytearray(gate_size(8_192)) if buffer is None else buffer
     format_gate(buffer, 8_192)
     gate = GateWriter(buffer, 1, clock.mono)
     for number, (name, limits) in enumerate(_LIMITS.items(), 1):
@@ -142,6 +143,7 @@ class CountersInMemory:
         format_counters(memory)
         row, self.reader = Counters(memory, 3), CounterReader(memory)
         self.add, self.drop, self.latency, self.open_socket = row.add, row.drop, row.latency, row.open_socket
+        self.unrecorded = row.unrecorded
 
     def seen(self) -> dict[str, int]:
         return {name: count for name, count in self.reader.totals().items() if count}

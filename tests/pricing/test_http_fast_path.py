@@ -185,6 +185,37 @@ async def test_anything_unusual_goes_the_ordinary_way(worlds: tuple[Wired, Wired
     await both_ways(worlds, question)
 
 
+async def test_without_room_for_usage_nobody_is_answered(worlds: tuple[Wired, Wired]) -> None:
+    for world in worlds:
+        world.spool.appender.close()
+    answer, wire = await both_ways(worlds, PLAIN)
+    assert (wire.slow, answer[9:12]) == (1, b"503")
+    assert b'"code":"usage_unavailable"' in answer
+    assert worlds[0].gate.changed() == []
+    assert worlds[0].spool.appender.refused == 1
+
+
+async def test_without_room_for_usage_answers_go_on_where_the_operator_chose_so(
+    worlds: tuple[Wired, Wired],
+) -> None:
+    for world in worlds:
+        world.spool.appender.close()
+        world.spool.appender.sheds = True
+    answer, wire = await both_ways(worlds, PLAIN)
+    assert (wire.fast, answer[9:12]) == (1, b"200")
+    assert [world.spool.appender.tally.shed for world in worlds] == [1, 1]
+
+
+async def test_fast_answer_is_one_bracket_and_a_refused_one_ends_it(world: Wired) -> None:
+    wire = world.connect()
+    await wire.send(PLAIN)
+    assert world.spool.appender.tally == (1, 1, 0, 0, 0)
+    fast_path = world.app_state["fast_path"]
+    assert fast_path.answer(request(key=KEYS["revoked"]), None, [DATE]) is None
+    assert world.spool.appender.tally == (2, 2, 0, 0, 0)
+    wire.close()
+
+
 async def test_limits_run_out_alike_and_are_told_alike(worlds: tuple[Wired, Wired]) -> None:
     question = request(key=KEYS["free"])
     answers = []

@@ -56,6 +56,13 @@ def scrape(world: World) -> dict[tuple[str, Labels], float]:
     }
 
 
+def test_room_of_the_spool_and_what_is_lost_without_it_is_told(world: World) -> None:
+    world.counters.unrecorded(3, 2)
+    told = scrape(world)
+    assert (told["trinity_spool_bytes", ()], told["trinity_spool_bound_bytes", ()]) == (4_096, 8_192)
+    assert (told["trinity_spool_refused_total", ()], told["trinity_spool_shed_total", ()]) == (3, 2)
+
+
 def test_all_24_counters_are_told_under_their_names(world: World) -> None:
     for index in range(24):
         world.counters.add(index, index + 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.nodes import RECOVERY_S
-from tests.system.udp_workers import GOOD, ID, UdpWorkers, load, loaded, rss_bytes, udp_workers
+from tests.system.udp_workers import GOOD, ID, UdpWorkers, load, loaded, own_bytes, udp_workers
 from tests.udp_engine.live import Client, request
 from tests.udp_engine.test_sockets import drops_in_proc
 
@@ -152,12 +152,12 @@ async def test_memory_stays_as_it_is(workers: UdpWorkers, size: int) -> None:
         with load(workers, kinds, window=32, timeout_ms=50) as made, Client() as client:
             await loaded(made, 1.0)
             await fill(workers)
-            before, received = rss_bytes(workers.pid(0)), workers.received()[0]
+            before, received = own_bytes(workers.pid(0)), workers.received()[0]
             while workers.received()[0] < received + size:
                 for number in range(500):
                     client.sendto(b"x" * number + b'{"a":' * (number % 9), ("127.0.0.1", workers.port))
                 await loaded(made, 1.0)
-            grown = rss_bytes(workers.pid(0)) - before
+            grown = own_bytes(workers.pid(0)) - before
         await workers.settled()
     assert grown < 2 * MIB
     assert workers.difference() == 0

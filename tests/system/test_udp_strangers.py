@@ -18,7 +18,7 @@ import pytest
 from billing import keys
 from billing._gate import GateKey
 from tests.pricing.doubles import KEYS
-from tests.system.udp_workers import UdpWorkers, rss_bytes, udp_workers
+from tests.system.udp_workers import UdpWorkers, own_bytes, udp_workers
 from tests.udp_engine.fuzz import datagrams
 from tests.udp_engine.live import PATIENCE_S, request
 from udp_engine.parameters import Parameters
@@ -108,10 +108,10 @@ async def test_no_stranger_gets_more_than_it_sent_and_none_takes_memory(
                 wait_for(workers, number + 1)
                 answers += hear()
             if number == 2_000:
-                before = rss_bytes(workers.pid(0))
+                before = own_bytes(workers.pid(0))
         await workers.settled()
         answers += hear()
-        grown = rss_bytes(workers.pid(0)) - before
+        grown = own_bytes(workers.pid(0)) - before
     assert grown < MIB
     totals = workers.totals()
     assert totals["udp_packets_received"] == size

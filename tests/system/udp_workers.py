@@ -172,5 +172,7 @@ async def loaded(made: Load, seconds: float, rate: float = 0.0) -> Reading:
     return made.reading()
 
 
-def rss_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def own_bytes(pid: int) -> int:
+    """What a process keeps in memory for itself: pages of shared memory and of the spool are not its own."""
+    _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

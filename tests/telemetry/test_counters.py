@@ -265,9 +265,10 @@ def test_closed_counters_let_go_of_their_memory_and_count_nowhere() -> None:
     counters.latency(HTTP_LATENCY, 1)
     counters.open_socket(77, 1, 1)
     counters.kernel_dropped(9)
+    counters.unrecorded(1, 2)
     assert bytes(memory) == before
     memory.close()
-    for read in ("totals", "rows", "drops", "latencies", "took_ns", "sockets", "workers"):
+    for read in ("totals", "rows", "drops", "unrecorded", "latencies", "took_ns", "sockets", "workers"):
         with pytest.raises(ValueError, match="closed"):
             getattr(reader, read)()
     for name in ("epoch_ns", "epoch_mono_ns"):
@@ -311,8 +312,9 @@ CALLS = st.one_of(
     st.tuples(st.just("latency"), WORKERS, st.integers(0, 1), st.integers(0, 2**40), st.integers(0, 2**30)),
     st.tuples(st.just("open_socket"), WORKERS, st.integers(1, 3), st.integers(0, 2**40), st.just(7)),
     st.tuples(st.just("kernel_dropped"), WORKERS, st.integers(0, 2**32 - 1)),
+    st.tuples(st.just("unrecorded"), WORKERS, st.integers(0, 2**40), st.integers(0, 2**40)),
 )
-READINGS = ("totals", "rows", "workers", "drops", "latencies", "took_ns", "sockets")
+READINGS = ("totals", "rows", "workers", "drops", "unrecorded", "latencies", "took_ns", "sockets")
 
 
 @given(st.lists(CALLS, max_size=50))
