@@ -5,7 +5,7 @@
 | usage logs | LOG_DAYS days: partitions are dropped; SQLite, and rows outside of all days, by slices |
 | rollups by the hour | ROLLUP_DAYS days |
 | counts by the month | for good |
-| a segment and its ledger | LOG_DAYS days since it was last heard of, once all of it is written; else for good |
+| a segment, its ledger | once all of it is written, LOG_DAYS days since it was last heard of; else for good |
 | envelopes set aside | LOG_DAYS days since they were replayed; else for good |
 """
 
