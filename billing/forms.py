@@ -1,5 +1,6 @@
 """Forms about keys, for customers and the staff; widgets are chosen by whoever shows them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
@@ -7,8 +8,10 @@ from django import forms
 from billing.models import SCOPES, ApiKey
 from billing.networks import MOST_NETWORKS, NetworkError, parse_networks
 from billing.services import MOST_OVERLAP_H, OVERLAP_H
+from telemetry.periods import PERIODS
 
 SCOPE_CHOICES = [("prices", "Prices"), ("reports", "Reports")]
+DEFAULT_PERIOD = "7d"
 
 
 class NetworksField(forms.CharField):
@@ -63,3 +66,18 @@ class RotateForm(forms.Form):
         max_value=MOST_OVERLAP_H,
         help_text="0 ends it at once.",
     )
+
+
+class UsageForm(forms.Form):
+    """Which period and which key a page is about."""
+
+    period = forms.ChoiceField(choices=[(name, period.title) for name, period in PERIODS.items()])
+    key = forms.ChoiceField(required=False)
+
+    def __init__(self, data: Any, keys: Iterable[ApiKey]) -> None:  # Any: what a browser sends
+        wanted = {"period": data.get("period", DEFAULT_PERIOD), "key": data.get("key", "")}
+        super().__init__(wanted, auto_id="usage_%s")
+        named = [(str(key.pk), f"{key.name} ({key.prefix}…)") for key in keys]
+        choice = self.fields["key"]
+        assert isinstance(choice, forms.ChoiceField)
+        choice.choices = [("", "All keys"), *named]

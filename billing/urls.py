@@ -9,6 +9,8 @@ from billing.signin import StaffLoginView
 
 urlpatterns = [
     path("", views.account, name="account"),
+    path("usage/", views.usage, name="account_usage"),
+    path("usage/<slug:format>/", views.usage_export, name="account_usage_export"),
     path("keys/new/", views.create, name="account_key_create"),
     path("keys/<int:key_id>/", views.change, name="account_key_change"),
     path("keys/<int:key_id>/rotate/", views.rotate, name="account_key_rotate"),

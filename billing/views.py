@@ -12,14 +12,16 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from billing import services
+from billing import reports, services
 from billing.authors import Author, Door
 from billing.exceptions import BillingError, KeyNotFound, KeyRefused
-from billing.forms import KeyForm, RotateForm
+from billing.forms import KeyForm, RotateForm, UsageForm
 from billing.models import Account, ApiKey
 from billing.services import NewKey
 from billing.signin import remember_device
 from billing.usage import month_of, used_by
+from billing.usage_page import EXPORTS, Choice, export, read_charts
+from telemetry.renderers import FORMATS
 
 Context = dict[str, Any]  # Any: what a template is given
 P = ParamSpec("P")
@@ -66,6 +68,46 @@ def account(request: HttpRequest, account: Account) -> HttpResponse:
         "month": now,
     }
     return _page(request, "account", context)
+
+
+@customer("GET", "HEAD")
+def usage(request: HttpRequest, account: Account) -> HttpResponse:
+    """Show what was answered in a period, to all keys or to one, and what is left of the month."""
+    now = timezone.now()
+    month = month_of(now)
+    keys = list(ApiKey.objects.of(account))
+    form = UsageForm(request.GET, keys)
+    choice = Choice.of(form)
+    totals, charts = read_charts(account, choice, now)
+    context: Context = {
+        "form": form,
+        "choice": choice,
+        "chosen": {"period": choice.name, **({"key": choice.key_id} if choice.key_id else {})},
+        "totals": totals,
+        "charts": charts,
+        "exports": EXPORTS,
+        "plan": account.plan,
+        "used": used_by(keys=keys, month=month),
+        "reports": reports.look(account_id=account.pk, month=month),
+        "month": now,
+    }
+    return _page(request, "usage", context)
+
+
+@customer("GET", "HEAD")
+def usage_export(request: HttpRequest, account: Account, format: str) -> HttpResponse:
+    """Send what the charts are made of as a file."""
+    form = UsageForm(request.GET, ApiKey.objects.of(account))
+    if format not in EXPORTS or not form.is_valid():
+        raise Http404
+    choice, now = Choice.of(form), timezone.now()
+    body = export(account, choice, now, format)
+    name = f"usage-{choice.name}-{now:%Y-%m-%d}.{EXPORTS[format].ending}"
+    return HttpResponse(
+        body,
+        content_type=FORMATS[format].content_type,
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 @customer("GET", "HEAD", "POST")

@@ -25,7 +25,7 @@ from telemetry.reports import FIGURE_FIELDS, Question, Value, fields_of, group_f
 Query: TypeAlias = QuerySet[Any, Any]  # Any: of one model or the other, as values
 
 CANCEL_S = 5.0
-_FILTERS = ("asset", "exchange", "status", "protocol", "endpoint", "key_id")
+_FILTERS = ("account_id", "asset", "exchange", "status", "protocol", "endpoint", "key_id")
 
 
 _SNAPSHOTS = {
@@ -141,7 +141,7 @@ def _records(question: Question, using: str) -> Query:
     kind = Q(endpoint__gte=REPORT_USAGE) if question.kind.is_of_reports else Q(endpoint__lt=REPORT_USAGE)
     period = {f"{time}__gte": question.start, f"{time}__lt": question.end}
     rows: Query = model._default_manager.using(using).annotate(day=Day(F(time)))
-    return rows.filter(kind, source, account_id=question.account_id, **period, **chosen)
+    return rows.filter(kind, source, **period, **chosen)
 
 
 def _figures(question: Question) -> dict[str, Combinable]:

@@ -66,10 +66,11 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True):
-    """Which records of an account a report is of; None is any. The end is not in the period."""
+    """Which records a report is of; None is any. The end is not in the period."""
 
     kind: Kind
-    account_id: int
+    account_id: int | None
+    """None for operators alone: no report of a customer's goes beyond the account."""
     start: datetime
     end: datetime
     asset: str | None = None
