@@ -8,7 +8,7 @@ import time
 from celery import shared_task
 from celery.exceptions import Reject
 
-from telemetry import inbox
+from telemetry import inbox, keeping
 
 LONGEST_PAUSE_S = 8.0
 
@@ -37,3 +37,9 @@ def carry(document: bytes) -> None:
         time.sleep(outage.pause_s())  # nothing else could be written meanwhile
         raise Reject(error, requeue=True) from error
     outage.failures = 0
+
+
+@shared_task(name="telemetry.keep", ignore_result=True)
+def keep() -> None:
+    """See to the tables of usage: what is old goes, the next days are made."""
+    keeping.keep()

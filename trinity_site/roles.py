@@ -14,6 +14,7 @@ FEEDS_ROW = 0
 FIRST_HTTP_ROW = 1
 FIRST_UDP_ROW = 32
 MOST_WORKERS = 31  # of each kind
+QUEUE_SILENT_S = 300.0  # a worker says nothing while it writes, or deletes what is old
 DEVELOPMENT_ROW = MAX_WORKERS - 1  # manage.py runserver, beside a node or without one
 
 
@@ -50,9 +51,9 @@ def usage_services(settings: LazySettings) -> Iterator[Service]:
     workers write it.
     """
     for number in range(settings.TRINITY_QUEUE_WORKERS if settings.CELERY_BROKER_URL else 0):
-        # One of them sees to the tables. A transaction may take longer than any other process is silent.
-        command = ("runcelery", "--beat") if number == 0 else ("runcelery",)
-        yield Service(f"queue-{number + 1}", (*manage(settings), *command), start_s=0.0, silent_s=60.0)
+        command = ("runcelery", "--beat") if number == 0 else ("runcelery",)  # one of them keeps the tables
+        whole = (*manage(settings), *command)
+        yield Service(f"queue-{number + 1}", whole, start_s=0.0, silent_s=QUEUE_SILENT_S)
     yield Service("shipper", (*manage(settings), "runshipper"))
 
 

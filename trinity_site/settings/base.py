@@ -384,6 +384,9 @@ LOGGING = {
         "django.security.DisallowedHost": {"filters": ["seldom"], "handlers": [], "propagate": True},
         # Below warnings uvicorn writes three lines with the address for every page that watches.
         "uvicorn.error": {"level": "WARNING"},
+        # Two lines for each envelope say nothing.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
         # One line for each connection to the simulator says nothing.
         "websockets": {"level": "WARNING"},
     },

@@ -10,13 +10,16 @@ import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from billing.connections import from_asyncio
+from billing.connections import fresh_connection, from_asyncio
 from telemetry.carriers import Carrier, Direct, Queued
 from telemetry.inbox import is_outage, take
+from telemetry.keeping import keep
 from telemetry.ledger import covered, write_envelopes
 from telemetry.parameters import ShipperParameters
-from telemetry.running import say_ready, stop_on_signals
+from telemetry.running import repeat, say_ready, stop_on_signals
 from telemetry.shipper import Shipper
+
+KEEP_S = 3_600.0
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +49,22 @@ async def run_shipper(ready_fd: int | None) -> None:
             covered=from_asyncio(covered),
             parameters=parameters,
         )
-        say_ready(ready_fd)
-        await shipper.run(stop)
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(keep_tables(), name="keeper")
+            say_ready(ready_fd)
+            await shipper.run(stop)
+            keeping.cancel()
     logger.info("Shipper stopped")
+
+
+async def keep_tables() -> None:
+    """See to the tables of usage, where there is no queue whose workers do it."""
+
+    async def once() -> None:
+        await asyncio.to_thread(fresh_connection(keep))  # with a connection of its own: shipping goes on
+
+    if not settings.CELERY_BROKER_URL:
+        await repeat(once, KEEP_S, "Seeing to the tables of usage")
 
 
 def open_carrier(broker_url: str, parameters: ShipperParameters) -> Carrier:
