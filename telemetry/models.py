@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Length
 
 SUMS_KEY = (
     *("account_id", "hour", "key_id", "month", "asset", "exchange"),
@@ -202,6 +203,16 @@ class Folding(models.Model):
         return f"{self.folded_at:%Y-%m-%d %H:%M:%S}"
 
 
+class QuarantinedQuerySet(models.QuerySet["Quarantined"]):
+    def waiting(self) -> QuarantinedQuerySet:
+        """Keep what has not been written since."""
+        return self.filter(replayed_at__isnull=True)
+
+    def with_sizes(self) -> QuarantinedQuerySet:
+        """Add `size`, the bytes of each document."""
+        return self.annotate(size=Length("document"))
+
+
 class Quarantined(models.Model):
     """A document that could not be written, as it came. It stays until it has been replayed."""
 
@@ -214,6 +225,8 @@ class Quarantined(models.Model):
     tries = models.PositiveIntegerField(default=1)
     replayed_at = models.DateTimeField(null=True, editable=False)
 
+    objects = QuarantinedQuerySet.as_manager()
+
     class Meta:
         db_table = "usage_quarantine"
         ordering = ("-received_at", "-id")
@@ -222,3 +235,7 @@ class Quarantined(models.Model):
 
     def __str__(self) -> str:
         return f"{self.received_at:%Y-%m-%d %H:%M:%S} {self.reason[:60]}"
+
+    @property
+    def state(self) -> str:
+        return "set aside" if self.replayed_at is None else "replayed"

@@ -17,6 +17,7 @@ from exchanges.live import Live, LiveFeed, live_now
 from exchanges.models import ExchangeFeed
 from exchanges.renderers import state_badge
 from exchanges.services import load_catalogue
+from telemetry.models import Quarantined
 from trinity_site.readings import Figure, figures, homes_of, traffic_figures
 from trinity_site.stress import traffic_of
 
@@ -41,7 +42,11 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
     return context | {
         "explanation": live.explanation,
         "cards": [*figures(live, catalogue), *_traffic(request)],
-        "needs": [*_guesses(request), *(need for feed in feeds for need in _needs(feed, live))],
+        "needs": [
+            *_set_aside(request),
+            *_guesses(request),
+            *(need for feed in feeds for need in _needs(feed, live)),
+        ],
         "feeds": [_feed_row(feed, live.feed(feed.name)) for feed in feeds],
     }
 
@@ -72,6 +77,14 @@ def _needs(feed: ExchangeFeed, live: Live) -> list[Need]:
     now, name = live.feed(feed.name), feed.display_name
     needs = [] if now.is_live else [Need(now.state, f"{name}: {now.detail or f'is {now.state}'}", link)]
     return needs + [Need(state, f"{name}: {text}", f"{link}#refused") for state, text in _refusals(now)]
+
+
+def _set_aside(request: HttpRequest) -> Iterator[Need]:
+    if not may_view_quarantine(request):
+        return
+    if waiting := Quarantined.objects.waiting().count():
+        link = reverse("admin:telemetry_quarantined_changelist") + "?state=waiting"
+        yield Need("refused", f"{waiting:,} envelopes of usage could not be written and are set aside", link)
 
 
 def _guesses(request: HttpRequest) -> Iterator[Need]:
@@ -143,6 +156,10 @@ def may_view_plans(request: HttpRequest) -> bool:
 
 def may_view_counts(request: HttpRequest) -> bool:
     return request.user.has_perm("billing.view_monthlycount")
+
+
+def may_view_quarantine(request: HttpRequest) -> bool:
+    return request.user.has_perm("telemetry.view_quarantined")
 
 
 def may_view_security(request: HttpRequest) -> bool:

@@ -341,6 +341,17 @@ UNFOLD = {
                 ],
             },
             {
+                "title": "Usage",
+                "items": [
+                    {
+                        "title": "Set aside",
+                        "icon": "inventory_2",
+                        "link": reverse_lazy("admin:telemetry_quarantined_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_quarantine",
+                    },
+                ],
+            },
+            {
                 "title": "People",
                 "items": [
                     {
