@@ -7,15 +7,15 @@ and usage_months) have both, and so are true at every instant.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import logging
+from datetime import datetime, timedelta
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 from django.utils import timezone
 
 from telemetry.models import SUMS_KEY, Folding
 
 PERIOD = timedelta(minutes=1)
-NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _KEY = ", ".join(SUMS_KEY)
 _HOURS = f"""
     INSERT INTO usage_folded_hours AS had ({_KEY}, answers, assets, latency_us, latency_us_max)
@@ -41,33 +41,35 @@ _IN_ONE = (
 )
 _STEPS = (_HOURS.format(parts="usage_parts", greatest="max"), _MONTHS.format(parts="usage_parts"), _TAKE)
 
+logger = logging.getLogger(__name__)
+
 
 def fold_when_due(using: str = DEFAULT_DB_ALIAS, *, now: datetime | None = None) -> bool:
-    """Fold, unless that was done within PERIOD or somebody does it now; say whether it was done."""
+    """Fold, unless somebody has begun to within PERIOD; say whether it was done.
+
+    A database that cannot do it now is asked again a minute later: until then the parts are as true.
+    """
     moment = now or timezone.now()
-    last = Folding.objects.using(using).values_list("folded_at", flat=True).first()
-    if last is not None and abs(moment - last) < PERIOD:
+    rows = Folding.objects.using(using)
+    last = rows.values_list("folded_at", flat=True).first()
+    if last is None:
+        _, is_ours = rows.get_or_create(pk=1, defaults={"folded_at": moment})
+    else:
+        is_due = abs(moment - last) >= PERIOD
+        is_ours = is_due and rows.filter(folded_at=last).update(folded_at=moment) == 1
+    if not is_ours:
         return False
-    with transaction.atomic(using=using):
-        Folding.objects.using(using).get_or_create(pk=1, defaults={"folded_at": NEVER})
-        rows = Folding.objects.using(using).select_for_update(skip_locked=True)
-        held = rows.filter(folded_at=last or NEVER).first()  # by us, and nobody was quicker
-        if held is None:
-            return False
-        _fold(using)
-        held.folded_at = moment
-        held.save()
+    try:
+        fold(using)
+    except DatabaseError:
+        logger.exception("Sums of usage could not be folded")
+        return False
     return True
 
 
 def fold(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Fold all parts that there are."""
-    with transaction.atomic(using=using):
-        _fold(using)
-
-
-def _fold(using: str) -> None:
+    """Fold all parts that there are. Several may at once: each part goes to one of them."""
     connection = connections[using]
-    with connection.cursor() as cursor:
+    with transaction.atomic(using=using), connection.cursor() as cursor:
         for statement in [_IN_ONE] if connection.vendor == "postgresql" else _STEPS:
             cursor.execute(statement)

@@ -191,7 +191,7 @@ class FoldedMonth(models.Model):
 
 
 class Folding(models.Model):
-    """A single row: when parts were last folded. Whoever folds holds it."""
+    """A single row: when somebody last began to fold parts."""
 
     folded_at = models.DateTimeField()
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import Sum
 from django.utils import timezone
 
+from telemetry import folding
 from telemetry.folding import PERIOD, fold, fold_when_due
 from telemetry.ledger import write_envelopes
-from telemetry.models import FoldedHour, Folding, UsageMonth, UsageRollup
+from telemetry.models import FoldedHour, UsageMonth, UsageRollup
 from tests.telemetry.usage import Elsewhere, make_envelope, make_logs, make_records
 
 both = pytest.mark.parametrize("using", ["default", "embedded"])
@@ -71,13 +72,28 @@ def test_folding_twice_adds_nothing_and_hours_go_on(using: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_finds_another_one_folding_leaves_it_to_him() -> None:
-    fold_when_due()
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_all_who_find_it_due_one_folds(is_first: bool) -> None:
+    assert is_first or fold_when_due()
     later = timezone.now() + 2 * PERIOD
-    with transaction.atomic():
-        Folding.objects.select_for_update().get()
-        assert Elsewhere(lambda: fold_when_due(now=later)).result() is False
-    assert Elsewhere(lambda: fold_when_due(now=later)).result() is True
+    others = [Elsewhere(lambda: fold_when_due(now=later)) for _ in range(6)]
+    assert [other.result() for other in others].count(True) == 1
+
+
+@pytest.mark.django_db(databases=["default", "embedded"])
+@both
+def test_fold_that_fails_costs_no_write_and_is_tried_again_a_minute_later(
+    using: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(folding, "_IN_ONE", "SELECT 1 / 0 FROM nothing")
+        patch.setattr(folding, "_STEPS", ("SELECT 1 FROM nothing",))
+        for offset in (0, 10):
+            assert write_envelopes([make_envelope(RECORDS, offset, 10)], using=using).rows == 10
+    assert caplog.text.count("could not be folded") == 1
+    assert (parts(using), answers(using)) == (20, 20)
+    assert fold_when_due(using, now=timezone.now() + PERIOD)
+    assert (parts(using), answers(using)) == (0, 20)
 
 
 @pytest.mark.django_db(transaction=True)
