@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from billing._gate import DEMO, SCOPE_PRICES, Verdict
+from billing._gate import DEMO, SCOPE_PRICES, SCOPE_REPORTS, Verdict
 from billing.admission import REFUSALS, Code, pack_address
 from billing.guessing import ELSEWHERE, REVOKED
 from billing.keys import SHOWN_CHARACTERS
@@ -16,7 +16,7 @@ from pricing.exceptions import BadRequest
 from pricing.problems import Problem
 from pricing.protocol import refuse_secret, render_time
 from telemetry._counters import AUTH_FAILURES, QUOTA_EXCEEDED, RATE_LIMITED
-from telemetry._spool import HTTP
+from telemetry._spool import HTTP, REPORT_USAGE
 from telemetry.recorder import Recorder
 from telemetry.usage import Asked
 
@@ -130,14 +130,17 @@ class Admission:
         if not self.recorder.admits():
             return Refused(Problem("usage_unavailable", _NO_ROOM), (_retry_after(1), EXPOSED))
         with self.recorder:
-            verdict = self._judge(scope, credential, take=take)
+            needed = SCOPE_REPORTS if endpoint >= REPORT_USAGE else SCOPE_PRICES
+            verdict = self._judge(scope, credential, needed, take=take)
             is_admitted = verdict.code == Code.ADMITTED or (not take and verdict.code in _COUNTED)
             month = verdict.month if is_admitted and take else 0
             asked = Asked(verdict.key_id, verdict.account_id, month, HTTP, endpoint, begun_ns)
             if is_admitted:
                 self.recorder.open(asked)
                 return Admitted(verdict, asked, limit_fields(verdict))
-            refused = self._refused(scope, credential, verdict)
+            refused = self._refused(
+                scope, credential, verdict, "reports" if needed == SCOPE_REPORTS else "prices"
+            )
             if verdict.key_id:
                 self.recorder.record(asked, refused.problem.status)
             return refused
@@ -161,16 +164,16 @@ class Admission:
         client = scope.get("client")
         return client[0] if client else ""
 
-    def _judge(self, scope: Scope, credential: bytes, *, take: bool) -> Verdict:
+    def _judge(self, scope: Scope, credential: bytes, needed: int, *, take: bool) -> Verdict:
         address, wall_s = self.address(scope), int(self._wall_s())
         key, ask = credential, self.gate.admit
         if self._tokens.is_token(credential):
             bucket = self._tokens.bucket(credential, host=own_host(scope), address=address, wall_s=wall_s)
             if bucket is not None:
                 key, ask = bucket, self.gate.admit_digest
-        return ask(key, self._mono_ns(), wall_s, SCOPE_PRICES, pack_address(address), take=take)
+        return ask(key, self._mono_ns(), wall_s, needed, pack_address(address), take=take)
 
-    def _refused(self, scope: Scope, credential: bytes, verdict: Verdict) -> Refused:
+    def _refused(self, scope: Scope, credential: bytes, verdict: Verdict, what: str) -> Refused:
         code, address = Code(verdict.code), self.address(scope)
         self._counters.add(_COUNTED.get(code, AUTH_FAILURES))
         refused = REFUSALS[code]
@@ -181,7 +184,8 @@ class Admission:
             return Refused(_exhausted(verdict), (*limit_fields(verdict), _retry_after(wait_s)))
         if code in _NOTED:
             self._guesses.note(_NOTED[code], address, _shown(credential))
-        return Refused(Problem(refused.problem, _DETAILS[refused.problem].format(address=address or "here")))
+        detail = _DETAILS[refused.problem].format(address=address or "here", what=what)
+        return Refused(Problem(refused.problem, detail))
 
     def _unknown(self, code: Code, credential: bytes, address: str) -> Refused:
         """Refuse what is no key of ours. Only who guesses at keys is slowed down: a token ends by itself."""
@@ -203,7 +207,7 @@ _NOTED = {Code.REVOKED: REVOKED, Code.EXPIRED: REVOKED, Code.WRONG_NETWORK: ELSE
 _DETAILS = {
     "revoked": "This key has been revoked or has expired. Make another one at /account.",
     "wrong_network": "This key must not be used from {address}.",
-    "not_in_plan": "This key is not for prices.",
+    "not_in_plan": "This key is not for {what}.",
 }
 
 

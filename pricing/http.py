@@ -21,7 +21,6 @@ from pricing.catalogue import list_assets, list_categories, list_exchanges
 from pricing.exceptions import BadRequest
 from pricing.health import exchange_ages_ms, readiness
 from pricing.messages import (
-    COMMON,
     LIVE,
     ClientGone,
     Header,
@@ -30,6 +29,7 @@ from pricing.messages import (
     Scope,
     Send,
     cacheable,
+    other_method,
     read_json,
     refuse,
 )
@@ -161,7 +161,7 @@ class PriceApi:
     async def _handle(self, route: Route, scope: Scope, receive: Receive) -> Response:
         handler = route.handlers.get(scope["method"])
         if handler is None:
-            return _other_method(route, scope["method"])
+            return other_method(route.allow, scope["method"])
         return await self._answer(handler, scope, receive)
 
     def _keyed(self, endpoint: int, handler: KeyedHandler, *, take: bool = True) -> Handler:
@@ -338,17 +338,3 @@ class Documents:
 
 def _get(handler: Handler) -> dict[str, Handler]:
     return {"GET": handler, "HEAD": handler}
-
-
-def _other_method(route: Route, method: str) -> Response:
-    allow = route.allow
-    if method != "OPTIONS":
-        problem = Problem("method_not_allowed", f"{shorten(method)} is not answered here; {allow} are.")
-        return refuse(problem, (b"allow", allow.encode()))
-    preflight = (
-        (b"allow", allow.encode()),
-        (b"access-control-allow-methods", allow.encode()),
-        (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
-        (b"access-control-max-age", b"86400"),
-    )
-    return Response(204, b"", (*COMMON, *preflight))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pricing.exceptions import BadRequest
 from pricing.problems import Problem, render_problem
-from pricing.protocol import MAX_BODY_BYTES
+from pricing.protocol import MAX_BODY_BYTES, shorten
 from telemetry.usage import NOTHING, Told
 
 Scope: TypeAlias = Mapping[str, Any]  # Any: ASGI messages are open dictionaries
@@ -47,6 +47,20 @@ class ClientGone(Exception):
 
 def refuse(problem: Problem, *headers: Header, told: Told = NOTHING) -> Response:
     return Response(problem.status, render_problem(problem), (*PROBLEM, *headers), told)
+
+
+def other_method(allow: str, method: str) -> Response:
+    """Answer OPTIONS with the methods of an address, and refuse all others."""
+    if method != "OPTIONS":
+        problem = Problem("method_not_allowed", f"{shorten(method)} is not answered here; {allow} are.")
+        return refuse(problem, (b"allow", allow.encode()))
+    preflight = (
+        (b"allow", allow.encode()),
+        (b"access-control-allow-methods", allow.encode()),
+        (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
+        (b"access-control-max-age", b"86400"),
+    )
+    return Response(204, b"", (*COMMON, *preflight))
 
 
 def cacheable(scope: Scope, body: bytes) -> Response:

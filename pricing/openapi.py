@@ -86,12 +86,12 @@ def _price() -> Document:
         "description": FRESHNESS,
         "security": KEYS,
         "parameters": [
-            _parameter("asset", ASSET, "The asset, in upper or lower case.", "BTC", required=True),
+            parameter("asset", ASSET, "The asset, in upper or lower case.", "BTC", required=True),
             *_demands(),
         ],
         "responses": {
-            "200": _keyed_answer("The price", ref("Price"), PRICE_EXAMPLE),
-            **_problems(
+            "200": keyed_answer("The price", ref("Price"), PRICE_EXAMPLE),
+            **problems(
                 *KEYED,
                 "bad_request",
                 "secret_in_query",
@@ -113,10 +113,10 @@ def _prices() -> Document:
         "tags": ["Prices"],
         "summary": "The latest prices of several assets",
         "security": KEYS,
-        "parameters": [_parameter("assets", assets, text, "BTC,ETH", required=True), *_demands()],
+        "parameters": [parameter("assets", assets, text, "BTC,ETH", required=True), *_demands()],
         "responses": {
             "200": _prices_answer(),
-            **_problems(*KEYED, "bad_request", "secret_in_query"),
+            **problems(*KEYED, "bad_request", "secret_in_query"),
         },
     }
 
@@ -135,7 +135,7 @@ def _prices_posted() -> Document:
         },
         "responses": {
             "200": _prices_answer(),
-            **_problems(
+            **problems(
                 *KEYED,
                 "bad_request",
                 "secret_in_query",
@@ -155,8 +155,8 @@ def _usage() -> Document:
         "description": "Takes nothing from them. Numbers of the month are those of all nodes.",
         "security": KEYS,
         "responses": {
-            "200": _keyed_answer("The limits; null is none", ref("Usage"), USAGE_EXAMPLE),
-            **_problems(*JUDGED, "bad_request", "secret_in_query"),
+            "200": keyed_answer("The limits; null is none", ref("Usage"), USAGE_EXAMPLE),
+            **problems(*JUDGED, "bad_request", "secret_in_query"),
         },
     }
 
@@ -185,11 +185,11 @@ def _assets() -> Document:
     operation = _listing("listAssets", "The assets and where each is listed", "Assets", {"assets": [row]})
     category = {"type": "string", "minLength": 1, "maxLength": 64}
     operation["parameters"] = [
-        _parameter("exchange", EXCHANGE, "Only what this exchange lists.", "kraken"),
-        _parameter("category", category, "Only this category.", "Major Currencies"),
+        parameter("exchange", EXCHANGE, "Only what this exchange lists.", "kraken"),
+        parameter("category", category, "Only this category.", "Major Currencies"),
     ]
     operation["responses"].update(
-        _problems("bad_request", "secret_in_query", "unknown_exchange", "unknown_category")
+        problems("bad_request", "secret_in_query", "unknown_exchange", "unknown_category")
     )
     return operation
 
@@ -213,27 +213,25 @@ def _listing(operation: str, summary: str, schema: str, example: Document) -> Do
         "responses": {
             "200": answer,
             "304": {"description": "What If-None-Match named is still true"},
-            **_problems("bad_request", "secret_in_query"),
+            **problems("bad_request", "secret_in_query"),
         },
     }
 
 
 def _demands() -> list[Document]:
     return [
-        _parameter("exchange", EXCHANGE, "Ask this exchange and no other.", "kraken"),
-        _parameter(
+        parameter("exchange", EXCHANGE, "Ask this exchange and no other.", "kraken"),
+        parameter(
             "max_age_ms",
             MAX_AGE,
             "The oldest trade that will do. It makes the service stricter, never more lenient.",
             5000,
         ),
-        _parameter("min_sources", MIN_SOURCES, "How many exchanges must have a fresh price of the asset.", 2),
+        parameter("min_sources", MIN_SOURCES, "How many exchanges must have a fresh price of the asset.", 2),
     ]
 
 
-def _parameter(
-    name: str, schema: Document, text: str, example: object, *, required: bool = False
-) -> Document:
+def parameter(name: str, schema: Document, text: str, example: object, *, required: bool = False) -> Document:
     return {
         "name": name,
         "in": "query",
@@ -251,7 +249,7 @@ def _answer(text: str, schema: Document, example: Document) -> Document:
     }
 
 
-def _keyed_answer(text: str, schema: Document, example: Document) -> Document:
+def keyed_answer(text: str, schema: Document, example: Document) -> Document:
     policy, state = '"rate";q=20;w=2, "month";q=50000;w=2592000', '"rate";r=19;t=1, "month";r=48766;t=950400'
     fields = {"RateLimit-Policy": policy, "RateLimit": state}
     headers = {name: {"schema": {"type": "string"}, "example": value} for name, value in fields.items()}
@@ -260,14 +258,14 @@ def _keyed_answer(text: str, schema: Document, example: Document) -> Document:
 
 def _prices_answer() -> Document:
     error = {"asset": "NOPE", "error": problem_members(EXAMPLES["unknown_asset"])}
-    return _keyed_answer(
+    return keyed_answer(
         "For each asset its price or its own error, in the order asked",
         ref("Prices"),
         {"prices": [PRICE_EXAMPLE, error]},
     )
 
 
-def _problems(*codes: str) -> Document:
+def problems(*codes: str) -> Document:
     """Describe refusals by status with an example per code; those of every address are added."""
     by_status: dict[str, list[str]] = {}
     for code in (*codes, "method_not_allowed", "internal_error"):

@@ -90,6 +90,20 @@ EXAMPLES = {
         "The newest known price of BTC is 61000 ms old, too old to be given out.",
         {**BTC, "age_ms": 61000},
     ),
+    "too_many_rows": Problem(
+        "too_many_rows", "As pdf a report may have 5000 rows; as CSV any number.", {"most_rows": 5000}
+    ),
+    "not_acceptable": Problem("not_acceptable", "A report can be application/json, text/csv."),
+    "report_quota_exceeded": Problem(
+        "report_quota_exceeded",
+        "The 10 reports of this month have been made.",
+        {"limit": 10, "resets_at": "2026-12-01T00:00:00.000000Z"},
+    ),
+    "busy": Problem("busy", "As many reports are being made as can be at once, here or for this account."),
+    "reports_unavailable": Problem(
+        "reports_unavailable",
+        "The database does not answer, or not in time; nothing was taken from the month.",
+    ),
     "internal_error": Problem("internal_error", "The error has been logged; please try again."),
 }
 

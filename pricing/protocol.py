@@ -44,19 +44,19 @@ class PriceAnswer(msgspec.Struct, frozen=True):
     """False only for the very question that fetched the price."""
 
 
-def _bad(detail: str, parameter: str | None = None) -> BadRequest:
+def bad(detail: str, parameter: str | None = None) -> BadRequest:
     return BadRequest(Problem("bad_request", detail, {} if parameter is None else {"parameter": parameter}))
 
 
 def parse_price(query: bytes) -> PriceQuery:
     """Read the query string of /price. Raises BadRequest."""
-    given = _parameters(query, ("asset", "exchange", "max_age_ms", "min_sources"))
-    return PriceQuery(_asset(_required(given, "asset")), *_demands(given))
+    given = read_parameters(query, ("asset", "exchange", "max_age_ms", "min_sources"))
+    return PriceQuery(read_asset(_required(given, "asset")), *_demands(given))
 
 
 def parse_prices(query: bytes) -> list[PriceQuery]:
     """Read the query string of GET /prices, duplicates removed. Raises BadRequest."""
-    given = _parameters(query, ("assets", "exchange", "max_age_ms", "min_sources"))
+    given = read_parameters(query, ("assets", "exchange", "max_age_ms", "min_sources"))
     return _queries(_required(given, "assets").split(","), _demands(given))
 
 
@@ -65,23 +65,23 @@ def parse_prices_body(body: bytes) -> list[PriceQuery]:
     try:
         asked = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _bad(f"The body is not as it must be: {error}.") from error
-    exchange = None if asked.exchange is None else _exchange(asked.exchange)
-    max_age_ms = _within(_whole(asked.max_age_ms, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS)
-    min_sources = _within(_whole(asked.min_sources, "min_sources"), "min_sources", 1, MAX_SOURCES)
+        raise bad(f"The body is not as it must be: {error}.") from error
+    exchange = None if asked.exchange is None else read_exchange(asked.exchange)
+    max_age_ms = within(_whole(asked.max_age_ms, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS)
+    min_sources = within(_whole(asked.min_sources, "min_sources"), "min_sources", 1, MAX_SOURCES)
     return _queries(asked.assets, (exchange, max_age_ms, min_sources))
 
 
 def parse_assets(query: bytes) -> tuple[str | None, str | None]:
     """Read the query string of /assets into (exchange, category). Raises BadRequest."""
-    given = _parameters(query, ("exchange", "category"))
+    given = read_parameters(query, ("exchange", "category"))
     exchange = given.get("exchange")
-    return None if exchange is None else _exchange(exchange), given.get("category")
+    return None if exchange is None else read_exchange(exchange), given.get("category")
 
 
 def parse_nothing(query: bytes) -> None:
     """Refuse any parameter. Raises BadRequest."""
-    _parameters(query, ())
+    read_parameters(query, ())
 
 
 def refuse_secret(query: bytes) -> None:
@@ -103,10 +103,10 @@ class _PricesBody(msgspec.Struct, forbid_unknown_fields=True):
 _body_decoder = msgspec.json.Decoder(_PricesBody)
 
 
-def _parameters(query: bytes, known: Sequence[str]) -> dict[str, str]:
+def read_parameters(query: bytes, known: Sequence[str]) -> dict[str, str]:
     """Split a query string; each known name at most once, nothing else, nothing empty."""
     if len(query) > MAX_QUERY_BYTES:
-        raise _bad(f"A query string may have {MAX_QUERY_BYTES} bytes.")
+        raise bad(f"A query string may have {MAX_QUERY_BYTES} bytes.")
     given: dict[str, str] = {}
     for pair in query.split(b"&") if query else ():
         raw_name, _, raw_value = pair.partition(b"=")
@@ -114,9 +114,9 @@ def _parameters(query: bytes, known: Sequence[str]) -> dict[str, str]:
         if name not in known:
             raise _unknown(name, known)
         if name in given:
-            raise _bad(f"{name} is given more than once.", name)
+            raise bad(f"{name} is given more than once.", name)
         if not value:
-            raise _bad(f"{name} is empty.", name)
+            raise bad(f"{name} is empty.", name)
         given[name] = value
     return given
 
@@ -127,7 +127,7 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise _bad("The query string is not UTF-8.") from error
+        raise bad("The query string is not UTF-8.") from error
 
 
 def _unknown(name: str, known: Sequence[str]) -> BadRequest:
@@ -138,8 +138,8 @@ def _unknown(name: str, known: Sequence[str]) -> BadRequest:
         )
         return BadRequest(Problem("secret_in_query", detail, {"parameter": name}))
     if not known:
-        return _bad("This address takes no parameters.", shorten(name))
-    return _bad(f"{shorten(name)!r} is not a parameter here; known are {', '.join(known)}.", shorten(name))
+        return bad("This address takes no parameters.", shorten(name))
+    return bad(f"{shorten(name)!r} is not a parameter here; known are {', '.join(known)}.", shorten(name))
 
 
 def shorten(text: str) -> str:
@@ -150,61 +150,61 @@ def _required(given: Mapping[str, str], name: str) -> str:
     try:
         return given[name]
     except KeyError:
-        raise _bad(f"{name} is missing.", name) from None
+        raise bad(f"{name} is missing.", name) from None
 
 
-def _asset(text: str) -> str:
+def read_asset(text: str) -> str:
     asset = text.upper() if text.isascii() else text
     if not _ASSET.fullmatch(asset):
-        raise _bad(f"{shorten(text)!r} cannot be an asset: 1 to 32 letters and digits.", "asset")
+        raise bad(f"{shorten(text)!r} cannot be an asset: 1 to 32 letters and digits.", "asset")
     return asset
 
 
-def _exchange(text: str) -> str:
+def read_exchange(text: str) -> str:
     exchange = text.lower() if text.isascii() else text
     if not _EXCHANGE.fullmatch(exchange):
-        raise _bad(f"{shorten(text)!r} cannot be an exchange's name.", "exchange")
+        raise bad(f"{shorten(text)!r} cannot be an exchange's name.", "exchange")
     return exchange
 
 
 def _demands(given: Mapping[str, str]) -> tuple[str | None, int | None, int | None]:
     exchange = given.get("exchange")
     return (
-        None if exchange is None else _exchange(exchange),
-        _within(_number(given, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS),
-        _within(_number(given, "min_sources"), "min_sources", 1, MAX_SOURCES),
+        None if exchange is None else read_exchange(exchange),
+        within(read_number(given, "max_age_ms"), "max_age_ms", 0, MAX_AGE_LIMIT_MS),
+        within(read_number(given, "min_sources"), "min_sources", 1, MAX_SOURCES),
     )
 
 
-def _number(given: Mapping[str, str], name: str) -> int | None:
+def read_number(given: Mapping[str, str], name: str) -> int | None:
     text = given.get(name)
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise _bad(f"{name} must be a whole number, not {shorten(text)!r}.", name)
+        raise bad(f"{name} must be a whole number, not {shorten(text)!r}.", name)
     return int(text)
 
 
 def _whole(value: float | None, name: str) -> int | None:
     if isinstance(value, float) and not value.is_integer():
-        raise _bad(f"{name} must be a whole number.", name)
+        raise bad(f"{name} must be a whole number.", name)
     return None if value is None else int(value)
 
 
-def _within(value: int | None, name: str, low: int, high: int) -> int | None:
+def within(value: int | None, name: str, low: int, high: int) -> int | None:
     if value is not None and not low <= value <= high:
-        raise _bad(f"{name} must be from {low} to {high}.", name)
+        raise bad(f"{name} must be from {low} to {high}.", name)
     return value
 
 
 def _queries(names: Sequence[str], demands: tuple[str | None, int | None, int | None]) -> list[PriceQuery]:
     if not names:
-        raise _bad("assets is empty.", "assets")
+        raise bad("assets is empty.", "assets")
     if len(names) > MAX_NAMES:
-        raise _bad(f"assets may name {MAX_NAMES}, repetitions included, not {len(names)}.", "assets")
-    assets = dict.fromkeys(map(_asset, names))
+        raise bad(f"assets may name {MAX_NAMES}, repetitions included, not {len(names)}.", "assets")
+    assets = dict.fromkeys(map(read_asset, names))
     if len(assets) > MAX_ASSETS:
-        raise _bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(assets)}.", "assets")
+        raise bad(f"At most {MAX_ASSETS} assets can be asked for at once, not {len(assets)}.", "assets")
     return [PriceQuery(asset, *demands) for asset in assets]
 
 

@@ -63,7 +63,7 @@ cpdef enum:                            # what latencies are of
 
 cpdef enum:
     LAYOUT_VERSION = 2
-    MAX_WORKERS = 64
+    MAX_WORKERS = 80
     LATENCY_BUCKETS = 224              # eight for each doubling, from LOWEST_LATENCY_NS on
     LOWEST_LATENCY_NS = 128
 

@@ -2,7 +2,8 @@
 
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from django.conf import LazySettings
 
@@ -13,9 +14,17 @@ from trinity_site.children import START_S, Service
 FEEDS_ROW = 0
 FIRST_HTTP_ROW = 1
 FIRST_UDP_ROW = 32
-MOST_WORKERS = 31  # of each kind
+MOST_WORKERS = 31  # of each of the two
+FIRST_REPORTS_ROW = 63
 QUEUE_SILENT_S = 300.0  # a worker says nothing while it writes, or deletes what is old
 DEVELOPMENT_ROW = MAX_WORKERS - 1  # manage.py runserver, beside a node or without one
+
+
+class Ports(NamedTuple):
+    """Two listening sockets: one for who asks, one for who looks after the node."""
+
+    open: socket.socket
+    health: socket.socket
 
 
 def manage(settings: LazySettings) -> tuple[str, ...]:
@@ -57,31 +66,83 @@ def usage_services(settings: LazySettings) -> Iterator[Service]:
     yield Service("shipper", (*manage(settings), "runshipper"))
 
 
-def node_services(
-    settings: LazySettings, *, http: socket.socket, health: socket.socket, udp: Sequence[socket.socket]
+def http_services(
+    settings: LazySettings,
+    name: str,
+    command: str,
+    ports: Ports,
+    *,
+    workers: int,
+    first_row: int,
+    environment: Mapping[str, str],
 ) -> Iterator[Service]:
-    """Yield the services of one node in the order in which they start. The sockets are bound already."""
-    # Port 0 lets the kernel choose: the children are told what it chose.
-    ports = {
-        "TRINITY_HTTP_PORT": str(http.getsockname()[1]),
-        "TRINITY_HEALTH_PORT": str(health.getsockname()[1]),
-    }
-    if udp:
-        ports["TRINITY_UDP_PORT"] = str(udp[0].getsockname()[1])
-    if settings.TRINITY_SIMULATOR_URL:
-        yield Service("simulator", (*manage(settings), "runsimulator"))
-    yield Service("feeds", (*manage(settings), "runfeeds"), environment=ports)
-    yield Service("keyring", (*manage(settings), "runkeyring"))
-    yield from usage_services(settings)
-    for number in range(settings.TRINITY_HTTP_WORKERS):
-        command = ("runhttp", "--fd", str(http.fileno()), "--health-fd", str(health.fileno()))
-        row = ("--row", str(FIRST_HTTP_ROW + number))
+    """Yield the workers that share two sockets."""
+    descriptors = (ports.open.fileno(), ports.health.fileno())
+    for number in range(workers):
+        words = (
+            "--fd",
+            str(descriptors[0]),
+            "--health-fd",
+            str(descriptors[1]),
+            "--row",
+            str(first_row + number),
+        )
         yield Service(
-            f"http-{number + 1}",
-            (*manage(settings), *command, *row),
-            environment=ports,
-            descriptors=(http.fileno(), health.fileno()),
+            f"{name}-{number + 1}",
+            (*manage(settings), command, *words),
+            environment=environment,
+            descriptors=descriptors,
             start_s=0.0 if number else START_S,  # up as soon as one of them answers
             rolls=True,
         )
+
+
+def node_services(
+    settings: LazySettings, *, prices: Ports | None, reports: Ports | None, udp: Sequence[socket.socket]
+) -> Iterator[Service]:
+    """Yield the services of one node in the order in which they start. The sockets are bound already.
+
+    None are those of another kind of node (SERVER_TYPE). One that answers no prices follows no exchange.
+    """
+    environment = _chosen_ports(prices, reports, udp)
+    if prices is not None:
+        if settings.TRINITY_SIMULATOR_URL:
+            yield Service("simulator", (*manage(settings), "runsimulator"))
+        yield Service("feeds", (*manage(settings), "runfeeds"), environment=environment)
+    yield Service("keyring", (*manage(settings), "runkeyring"))
+    yield from usage_services(settings)
+    if prices is not None:
+        yield from http_services(
+            settings,
+            "http",
+            "runhttp",
+            prices,
+            workers=settings.TRINITY_HTTP_WORKERS,
+            first_row=FIRST_HTTP_ROW,
+            environment=environment,
+        )
+    if reports is not None:
+        yield from http_services(
+            settings,
+            "reports",
+            "runreports",
+            reports,
+            workers=settings.TRINITY_REPORT_WORKERS,
+            first_row=FIRST_REPORTS_ROW,
+            environment=environment,
+        )
     yield from udp_services(settings, udp)
+
+
+def _chosen_ports(
+    prices: Ports | None, reports: Ports | None, udp: Sequence[socket.socket]
+) -> dict[str, str]:
+    """Name the ports that were bound: port 0 lets the kernel choose, and the children must know what."""
+    chosen = {
+        "TRINITY_HTTP_PORT": prices and prices.open,
+        "TRINITY_HEALTH_PORT": prices and prices.health,
+        "TRINITY_REPORTS_PORT": reports and reports.open,
+        "TRINITY_REPORTS_HEALTH_PORT": reports and reports.health,
+        "TRINITY_UDP_PORT": udp[0] if udp else None,
+    }
+    return {name: str(one.getsockname()[1]) for name, one in chosen.items() if one is not None}

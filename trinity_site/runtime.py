@@ -1,27 +1,21 @@
 """The objects an HTTP worker answers with: built in order, closed in reverse. Only entry points open it."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from django.conf import LazySettings
 
-from billing.demo import DemoTokens
-from billing.guessing import Guesses
 from billing.offers import Offers
-from billing.security import record_refused_keys
 from pricing._board import BoardReader
 from pricing._http import FastPath
-from pricing.admission import Admission
 from pricing.http import PriceApi, make_fast_path
 from pricing.service import PriceService
-from telemetry.recorder import Recorder
 from telemetry.traffic import Traffic
 from trinity_site.live import Live, open_live
 from trinity_site.shared_memory import open_counter_reader, open_counters
-from trinity_site.sources import TableFollower, cancelled, open_sources, open_spool
+from trinity_site.sources import TableFollower, cancelled, open_admission, open_sources, open_spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +50,8 @@ async def open_runtime(settings: LazySettings, *, row: int) -> AsyncIterator[Run
         await sources.follow(stack, lambda: fast_path.follow(prices.view.listed()))
         offers = Offers()
         stack.push_async_callback(cancelled, asyncio.create_task(offers.run(), name="offers"))
-        guesses = Guesses(record=record_refused_keys, workers=settings.TRINITY_HTTP_WORKERS)
-        stack.push_async_callback(guesses.hand_over)
-        stack.push_async_callback(cancelled, asyncio.create_task(guesses.run(), name="guesses"))
-        admission = Admission(
-            gate,
-            counters,
-            Recorder(appender, counters),
-            guesses=guesses,
-            tokens=DemoTokens(settings.SECRET_KEY, secrets.token_bytes),
-            trusts_proxy=settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0,
-        )
+        workers = settings.TRINITY_HTTP_WORKERS
+        admission = await open_admission(stack, settings, gate, counters, appender, workers=workers)
         api = PriceApi(
             prices,
             board,

@@ -1,6 +1,7 @@
 """What every process that answers prices opens alike: board, gate, counters, tables, three tiers."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -8,14 +9,20 @@ from dataclasses import dataclass
 from django.conf import LazySettings
 
 from billing._gate import Gate
+from billing.demo import DemoTokens
+from billing.guessing import Guesses
+from billing.security import record_refused_keys
 from exchanges.rest import RestClient
 from exchanges.services import load_catalogue, load_exchanges, table_revision
 from pricing._board import BoardReader
+from pricing.admission import Admission
 from pricing.catalogue import EMPTY, Catalogue
 from pricing.parameters import Parameters
 from pricing.service import PriceService
 from telemetry._counters import Counters
+from telemetry._spool import Appender
 from telemetry.parameters import SpoolParameters
+from telemetry.recorder import Recorder
 from telemetry.running import happens, repeat
 from telemetry.spool import Spool
 from trinity_site.shared_memory import open_board_reader, open_gate
@@ -114,6 +121,29 @@ async def open_spool(stack: AsyncExitStack, settings: LazySettings, counters: Co
     await asyncio.to_thread(spool.prepare, wait=True)
     stack.push_async_callback(cancelled, asyncio.create_task(spool.run(), name="spool"))
     return spool
+
+
+async def open_admission(
+    stack: AsyncExitStack,
+    settings: LazySettings,
+    gate: Gate,
+    counters: Counters,
+    appender: Appender,
+    *,
+    workers: int,
+) -> Admission:
+    """Open what judges who asks over HTTP, in one of so many processes that do."""
+    guesses = Guesses(record=record_refused_keys, workers=workers)
+    stack.push_async_callback(guesses.hand_over)
+    stack.push_async_callback(cancelled, asyncio.create_task(guesses.run(), name="guesses"))
+    return Admission(
+        gate,
+        counters,
+        Recorder(appender, counters),
+        guesses=guesses,
+        tokens=DemoTokens(settings.SECRET_KEY, secrets.token_bytes),
+        trusts_proxy=settings.ALLAUTH_TRUSTED_PROXY_COUNT > 0,
+    )
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

@@ -61,6 +61,7 @@ class BenchNode:
             "TRINITY_HTTP_PORT": str(self.http_port),
             "TRINITY_HEALTH_PORT": str(self.health_port),
             "TRINITY_UDP_PORT": str(self.udp_port),
+            "SERVER_TYPE": "APP_SERVER",
             "TRINITY_ALLOW_LOOPBACK_EXCHANGES": "1",
             "TRINITY_LOG_LEVEL": "WARNING",
             "DATABASE_URL": "",

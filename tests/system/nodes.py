@@ -36,7 +36,7 @@ class Node:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.http_port, self.health_port, self.simulator_port = free_port(), free_port(), free_port()
-        self.udp_port = free_port()
+        self.udp_port, self.reports_port, self.reports_health_port = free_port(), free_port(), free_port()
         self.environment = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
             "TRINITY_DATA_DIR": str(folder),
             "CLUSTER_NODE": f"Test-{os.getpid()}-{self.http_port}",
@@ -45,6 +45,8 @@ class Node:
             "TRINITY_HEALTH_PORT": str(self.health_port),
             "TRINITY_SIMULATOR_PORT": str(self.simulator_port),
             "TRINITY_UDP_PORT": str(self.udp_port),
+            "TRINITY_REPORTS_PORT": str(self.reports_port),
+            "TRINITY_REPORTS_HEALTH_PORT": str(self.reports_health_port),
             "TRINITY_UDP_WORKERS": "2",
             **environment,
         }

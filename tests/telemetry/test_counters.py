@@ -248,7 +248,7 @@ def test_latencies_and_what_they_took_add_all_workers_up_by_kind(buffer: bytearr
 
 @pytest.mark.parametrize("worker", [-1, MAX_WORKERS])
 def test_worker_without_a_row_is_refused(worker: int, buffer: bytearray) -> None:
-    with pytest.raises(ValueError, match="0 to 63"):
+    with pytest.raises(ValueError, match="0 to 79"):
         Counters(buffer, worker)
 
 
@@ -334,7 +334,7 @@ def test_any_calls_leave_counters_and_twin_with_the_same_bytes(calls: list[tuple
 
 
 def test_layout_is_of_version_2_with_rows_of_4096_bytes() -> None:
-    assert (LAYOUT_VERSION, counters_size(), twin.SIZE) == (2, 64 + 64 * 4_096, 64 + 64 * 4_096)
+    assert (LAYOUT_VERSION, counters_size(), twin.SIZE) == (2, 64 + 80 * 4_096, 64 + 80 * 4_096)
 
 
 WRITER = """

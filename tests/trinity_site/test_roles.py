@@ -12,7 +12,7 @@ import pytest
 from telemetry._counters import MAX_WORKERS
 from trinity_site import roles
 from trinity_site.children import Service
-from trinity_site.roles import node_services
+from trinity_site.roles import Ports, node_services
 from udp_engine.sockets import open_socket
 
 
@@ -23,20 +23,25 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def services_of(
-    sockets: tuple[socket.socket, socket.socket], udp: Sequence[socket.socket] = (), **changes: object
+    sockets: tuple[socket.socket, socket.socket],
+    udp: Sequence[socket.socket] = (),
+    *,
+    kinds: Sequence[str] = ("prices",),
+    **changes: object,
 ) -> dict[str, Service]:
     chosen: dict[str, Any] = {
         "BASE_DIR": Path("/srv"),
         "TRINITY_SIMULATOR_URL": "",
         "TRINITY_HTTP_WORKERS": 1,
+        "TRINITY_REPORT_WORKERS": 1,
         "TRINITY_UDP_PINNED": False,
         "TRINITY_CORES": [0, 1],
         "CELERY_BROKER_URL": "",
         "TRINITY_QUEUE_WORKERS": 1,
     }
     settings: Any = SimpleNamespace(**chosen | changes)
-    http, health = sockets
-    return {one.name: one for one in node_services(settings, http=http, health=health, udp=udp)}
+    prices, reports = (Ports(*sockets) if kind in kinds else None for kind in ("prices", "reports"))
+    return {one.name: one for one in node_services(settings, prices=prices, reports=reports, udp=udp)}
 
 
 def test_feeds_keyring_and_shipper_start_before_the_workers_and_stop_after_them(sockets: Any) -> None:
@@ -53,6 +58,23 @@ def test_workers_of_the_queue_outlast_the_shipper_and_one_of_them_keeps_the_tabl
 def test_queue_workers_of_other_nodes_are_enough(sockets: Any) -> None:
     services = services_of(sockets, CELERY_BROKER_URL="sqs://", TRINITY_QUEUE_WORKERS=0)
     assert list(services) == ["feeds", "keyring", "shipper", "http-1"]
+
+
+def test_node_for_reports_follows_no_exchange_and_ships_its_own_usage(sockets: Any) -> None:
+    services = services_of(sockets, kinds=("reports",), TRINITY_SIMULATOR_URL="http://127.0.0.1:9123")
+    assert list(services) == ["keyring", "shipper", "reports-1"]
+    worker = services["reports-1"]
+    assert "runreports" in worker.command
+    assert worker.environment == {
+        "TRINITY_REPORTS_PORT": str(sockets[0].getsockname()[1]),
+        "TRINITY_REPORTS_HEALTH_PORT": str(sockets[1].getsockname()[1]),
+    }
+
+
+def test_node_for_both_answers_prices_first(sockets: Any) -> None:
+    services = services_of(sockets, kinds=("prices", "reports"), TRINITY_REPORT_WORKERS=2)
+    assert list(services) == ["feeds", "keyring", "shipper", "http-1", "reports-1", "reports-2"]
+    assert [services[f"reports-{number}"].start_s > 0 for number in (1, 2)] == [True, False]
 
 
 def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
@@ -75,10 +97,11 @@ def test_workers_inherit_both_sockets_and_learn_their_ports(sockets: Any) -> Non
 def test_every_process_counts_in_a_row_of_its_own(sockets: Any) -> None:
     with contextlib.ExitStack() as stack:
         udp = [stack.enter_context(open_socket("127.0.0.1", 0)) for _ in range(31)]
-        most = services_of(sockets, udp, TRINITY_HTTP_WORKERS=31)
+        kinds = ("prices", "reports")
+        most = services_of(sockets, udp, kinds=kinds, TRINITY_HTTP_WORKERS=31, TRINITY_REPORT_WORKERS=8)
     rows = [int(row_of(one)) for one in most.values() if "--row" in one.command]
     everyone = [roles.FEEDS_ROW, *rows, roles.DEVELOPMENT_ROW]
-    assert len(rows) == 62
+    assert len(rows) == 70
     assert len(set(everyone)) == len(everyone)
     assert max(everyone) < MAX_WORKERS
 

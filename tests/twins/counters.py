@@ -7,7 +7,7 @@ import struct
 from telemetry.exceptions import LayoutError
 
 MAGIC = int.from_bytes(b"TRCOUNT1", "little")
-LAYOUT_VERSION, MAX_WORKERS = 2, 64
+LAYOUT_VERSION, MAX_WORKERS = 2, 80
 BUCKETS, LOWEST_NS = 224, 128
 HEADER = struct.Struct("=QIIQQQ24x")  # magic version workers size epoch epoch-of-the-monotonic-clock
 ROW_WORDS = 512

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand
 
 from trinity_site.children import Service
 from trinity_site.output import Output, logging_to
-from trinity_site.roles import node_services
+from trinity_site.roles import Ports, node_services
 from trinity_site.shared_memory import open_board_reader, open_counter_reader, open_gate
 from trinity_site.sockets import listen, listen_udp, shown_address
 from trinity_site.sole_node import sole_node
@@ -30,7 +30,7 @@ SAME_SIGNAL_S = 0.3  # a wrapper may pass on the Ctrl-C that its whole process g
 
 
 class Command(BaseCommand):
-    help = "Run a whole node: feeds and HTTP workers, and simulated exchanges in a demo. Ctrl-C stops it."
+    help = "Run a whole node: what SERVER_TYPE names, and simulated exchanges in a demo. Ctrl-C stops it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--typed", default="./run manage runnode", help="the command a person typed")
@@ -39,28 +39,26 @@ class Command(BaseCommand):
         typed = options["typed"]
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_node(settings.TRINITY_DATA_DIR, typed))
-            if settings.TRINITY_SIMULATOR_URL:  # fail before anything has started when its port is taken
-                port = settings.TRINITY_SIMULATOR_PORT
-                listen("127.0.0.1", port, "TRINITY_SIMULATOR_PORT", typed).close()
-            http, health = (
-                stack.enter_context(listen(settings.TRINITY_BIND, port, variable, typed))
-                for port, variable in (
-                    (settings.TRINITY_HTTP_PORT, "TRINITY_HTTP_PORT"),
-                    (settings.TRINITY_HEALTH_PORT, "TRINITY_HEALTH_PORT"),
-                )
-            )
-            udp = []
-            if settings.TRINITY_UDP_WORKERS:
-                udp = listen_udp(settings, settings.TRINITY_UDP_WORKERS, typed)
-                for one in udp:
-                    stack.enter_context(one)
+            prices = reports = None
+            udp: list[socket.socket] = []
+            if settings.SERVER_TYPE != "REPORT_SERVER":
+                if settings.TRINITY_SIMULATOR_URL:  # fail before anything has started when its port is taken
+                    port = settings.TRINITY_SIMULATOR_PORT
+                    listen("127.0.0.1", port, "TRINITY_SIMULATOR_PORT", typed).close()
+                prices = open_ports(stack, "TRINITY_HTTP_PORT", "TRINITY_HEALTH_PORT", typed)
+                if settings.TRINITY_UDP_WORKERS:
+                    udp = listen_udp(settings, settings.TRINITY_UDP_WORKERS, typed)
+                    for one in udp:
+                        stack.enter_context(one)
+            if settings.SERVER_TYPE != "APP_SERVER":
+                reports = open_ports(stack, "TRINITY_REPORTS_PORT", "TRINITY_REPORTS_HEALTH_PORT", typed)
             # Held open here, shared memory outlives any child: prices and counts stay while one restarts.
             node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
             stack.enter_context(open_counter_reader(node, folder))
             stack.enter_context(open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS))
             stack.enter_context(open_gate(node, folder, rows=settings.TRINITY_GATE_ROWS))
-            services = list(node_services(settings, http=http, health=health, udp=udp))
-            asyncio.run(self.run_node(services, greeting(http, health, udp)))
+            services = list(node_services(settings, prices=prices, reports=reports, udp=udp))
+            asyncio.run(self.run_node(services, greeting(prices, reports, udp)))
 
     async def run_node(self, services: list[Service], greeting: str) -> None:
         output, errors = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
@@ -102,20 +100,35 @@ class Command(BaseCommand):
         return write
 
 
-def greeting(http: socket.socket, health: socket.socket, udp: Sequence[socket.socket]) -> str:
-    """Return what a person is told when everything has started."""
-    site = shown_address(http)
-    datagrams = ""
-    if udp:
-        port = udp[0].getsockname()[1]
-        datagrams = f"\n  over UDP        port {port}, see {site}/docs#udp"
-    simulated = " Prices are simulated." if settings.TRINITY_SIMULATOR_URL else ""
-    return f"""
-{settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.
-  prices          curl -H "X-API-Key: $TRINITY_KEY" '{site}/price?asset=BTC'{datagrams}
-  home page       {site}/
-  command centre  {site}/admin/
-  documentation   {site}/docs
-  health          {shown_address(health)}/health/ready
+def open_ports(stack: contextlib.ExitStack, variable: str, health_variable: str, typed: str) -> Ports:
+    opened = [
+        stack.enter_context(listen(settings.TRINITY_BIND, getattr(settings, name), name, typed))
+        for name in (variable, health_variable)
+    ]
+    return Ports(*opened)
 
-"""
+
+def greeting(prices: Ports | None, reports: Ports | None, udp: Sequence[socket.socket]) -> str:
+    """Return what a person is told when everything has started."""
+    rows: list[tuple[str, str]] = []
+    if prices is not None:
+        site = shown_address(prices.open)
+        rows.append(("prices", f"curl -H \"X-API-Key: $TRINITY_KEY\" '{site}/price?asset=BTC'"))
+        if udp:
+            rows.append(("over UDP", f"port {udp[0].getsockname()[1]}, see {site}/docs#udp"))
+    if reports is not None:
+        address = f"{shown_address(reports.open)}/reports/summary?group_by=day&format=text"
+        rows.append(("reports", f"curl -H \"X-API-Key: $TRINITY_KEY\" '{address}'"))
+    if prices is not None:
+        rows += [
+            ("home page", f"{site}/"),
+            ("command centre", f"{site}/admin/"),
+            ("documentation", f"{site}/docs"),
+        ]
+    for ports in (prices, reports):
+        if ports is not None:
+            rows.append(("health", f"{shown_address(ports.health)}/health/ready"))
+    is_simulated = settings.TRINITY_SIMULATOR_URL and prices is not None
+    simulated = " Prices are simulated." if is_simulated else ""
+    lines = "\n".join(f"  {name:<15} {text}" for name, text in rows)
+    return f"\n{settings.CLUSTER_NODE} is up.{simulated} Ctrl-C stops it.\n{lines}\n\n"

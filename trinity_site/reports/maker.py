@@ -1,0 +1,115 @@
+"""Reports made in threads: so many at once, given up when nobody waits for them any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import IO, NamedTuple, TypeVar
+
+from django.db import connection
+
+from billing.connections import fresh_connection
+from billing.reports import Allowance, look, take
+from telemetry.making import make_file, make_lines, make_page
+from telemetry.parameters import ReportParameters
+from telemetry.queries import Reading
+from telemetry.renderers import FORMATS
+from telemetry.reports import Wanted
+
+T = TypeVar("T")
+
+COUNT_S = 5.0
+PIECE_BYTES = 65_536
+
+
+class Made(NamedTuple):
+    """A report whose first piece is there, so most of what can go wrong has not."""
+
+    first: bytes
+    rest: AsyncIterator[bytes]
+    length: int | None
+    """None where nobody knows it yet."""
+    following: str | None = None
+    """The cursor of the next page."""
+
+
+class Maker:
+    def __init__(self, secret: bytes, parameters: ReportParameters) -> None:
+        self._secret = secret
+        self._parameters = parameters
+        # One more than there are reports at once: what an account has left is told meanwhile.
+        self._threads = ThreadPoolExecutor(parameters.at_once + 1, thread_name_prefix="report")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def look(self, account_id: int, month: int) -> Allowance:
+        return await self._count(partial(look, account_id=account_id, month=month))
+
+    async def take(self, account_id: int, month: int) -> tuple[bool, Allowance]:
+        return await self._count(partial(take, account_id=account_id, month=month))
+
+    async def ping(self) -> None:
+        """Ask the database for nothing; raises what it raises."""
+        await self._count(_ping)
+
+    async def make(self, wanted: Wanted, stack: AsyncExitStack) -> Made:
+        """Make the first piece of a report, or all of it; *stack* lets go of what is left in the end.
+
+        Cancelling it cancels the query. Raises TooManyRows, TimeoutError, and what the database raises.
+        """
+        reading = Reading()
+        if wanted.format == "json":
+            page = await self._run(partial(make_page, wanted, reading, self._secret), reading)
+            return Made(page.body, _nothing(), len(page.body), page.following)
+        page_rows = self._parameters.page_rows
+        if FORMATS[wanted.format].is_file:
+            making = partial(make_file, wanted, reading, page_rows=page_rows)
+            file = stack.enter_context(await self._run(making, reading, self._parameters.file_s))
+            length = file.seek(0, 2)
+            file.seek(0)
+            return Made(file.read(PIECE_BYTES), self._pieces(file), length)
+        lines = make_lines(wanted, reading, page_rows=page_rows)
+        rest = self._lines(lines, reading)
+        stack.push_async_callback(rest.aclose)
+        return Made(await anext(rest), rest, None)
+
+    async def _lines(self, lines: Iterator[bytes], reading: Reading) -> AsyncGenerator[bytes, None]:
+        def piece() -> bytes | None:
+            with reading:
+                return next(lines, None)
+
+        while (text := await self._run(piece, reading)) is not None:
+            yield text
+
+    async def _pieces(self, file: IO[bytes]) -> AsyncIterator[bytes]:
+        while piece := await self._run(partial(file.read, PIECE_BYTES), Reading()):
+            yield piece
+
+    async def _count(self, ask: Callable[[], T]) -> T:
+        return await self._run(ask, Reading(), COUNT_S)
+
+    async def _run(self, act: Callable[[], T], reading: Reading, most_s: float | None = None) -> T:
+        """Run *act* in a thread, and do not leave before that has ended: it has a connection and a place."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, fresh_connection(act))
+        try:
+            async with asyncio.timeout(self._parameters.piece_s if most_s is None else most_s):
+                return await asyncio.shield(work)
+        except (TimeoutError, asyncio.CancelledError):
+            await asyncio.to_thread(reading.cancel)
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+
+def _ping() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
