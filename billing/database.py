@@ -9,7 +9,7 @@ from billing.connections import from_asyncio
 from billing.ratelimit import SECOND_NS
 from billing.rows import KeyRow, installation, key_page, key_revision
 from billing.store import Store
-from billing.usage import load_counts, load_others, save_counts, save_last_uses
+from billing.usage import load_others, load_own, save_counts, save_last_uses
 
 
 def open_store(node: str) -> Store:
@@ -25,7 +25,7 @@ def open_store(node: str) -> Store:
         installation=from_asyncio(installation),
         key_revision=from_asyncio(key_revision),
         key_rows=_pages_of_rows,
-        load_counts=from_asyncio(lambda month: load_counts(node=node, month=month)),
+        load_counts=from_asyncio(lambda month: load_own(node=node, month=month)),
         load_others=from_asyncio(lambda month: load_others(node=node, month=month)),
         save_counts=save,
         save_last_uses=save_uses,

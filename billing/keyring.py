@@ -203,7 +203,8 @@ class Keyring:
         await self._counts.save()
 
     async def _hear(self) -> None:
-        """Read what other nodes have saved."""
+        """Read what the usage logs prove of this node, and what other nodes have saved."""
+        self._counts.restore(self._month, await self._store.load_counts(self._month))
         self._unheard += 1
         is_heard = self._sharing is not None and self._sharing.is_listening
         if not is_heard or self._unheard >= self._rhythm.others_heard:

@@ -21,7 +21,7 @@ class Store:
     key_rows: Callable[[int], AsyncIterator[Sequence[KeyRow]]]
     """Those whose last change has a number above the one given, in pages."""
     load_counts: Callable[[int], Awaitable[dict[int, int]]]
-    """What this node has saved for a month."""
+    """What this node has counted in a month at least: as saved, or as its usage logs prove."""
     load_others: Callable[[int], Awaitable[dict[int, int]]]
     save_counts: Callable[[int, Mapping[int, int]], Awaitable[None]]
     save_last_uses: Callable[[Mapping[int, datetime]], Awaitable[None]]

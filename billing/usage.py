@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from django.db import connection, transaction
 from django.db.models import Sum
 
+from billing.demo import FIRST_KEY_ID
 from billing.models import ApiKey, MonthlyCount
+from telemetry.models import UsageMonth
 
 # A node that starts anew with an older number never takes back what it has counted.
 _SAVE_COUNT = """
@@ -45,6 +47,18 @@ def load_counts(*, node: str, month: int) -> dict[int, int]:
     """Return what *node* had saved for *month*, by key."""
     rows = MonthlyCount.objects.filter(node=node, month=month).values_list("key_id", "count")
     return dict(rows.iterator(chunk_size=10_000))
+
+
+def load_own(*, node: str, month: int) -> dict[int, int]:
+    """Return what *node* has counted for *month* at least: as saved, or as its usage logs prove.
+
+    A node that is killed as a whole saves no more; each of its answers was on the disk before it was sent.
+    """
+    logged = UsageMonth.objects.filter(node=node, month=month, key_id__lt=FIRST_KEY_ID)
+    counts = load_counts(node=node, month=month)
+    for key_id, rows in logged.values_list("key_id", "counted").iterator(chunk_size=10_000):
+        counts[key_id] = max(counts.get(key_id, 0), rows)
+    return counts
 
 
 def load_others(*, node: str, month: int) -> dict[int, int]:

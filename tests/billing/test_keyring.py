@@ -339,6 +339,16 @@ async def test_gate_that_outlived_its_keyring_keeps_its_own_larger_counts(
     assert database.counts[("A", MONTH)] == {1: 10}
 
 
+async def test_answers_that_reach_the_usage_logs_late_are_counted(
+    memory: mmap.mmap, gate: Gate, database: FakeDatabase
+) -> None:
+    database.put(1, requests_per_month=10)
+    async with loaded(memory, database):
+        database.counts[("A", MONTH)] = {1: 7}  # a killed node's, out of its spool
+        await until(lambda: gate.total(0, MONTH) == 7)
+        assert ask_often(gate, 1, 10) == 3
+
+
 async def test_workers_are_answered_while_no_keyring_runs(
     memory: mmap.mmap, gate: Gate, database: FakeDatabase
 ) -> None:

@@ -2,8 +2,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from billing.demo import FIRST_KEY_ID
 from billing.models import ApiKey, MonthlyCount
-from billing.usage import load_counts, load_others, month_of, save_counts, save_last_uses, used_by
+from billing.usage import load_counts, load_others, load_own, month_of, save_counts, save_last_uses, used_by
+from telemetry.models import UsageMonth
 from tests.billing.customers import fresh, make_key
 
 pytestmark = pytest.mark.usefixtures("plans")
@@ -28,6 +30,23 @@ def test_counts_of_nodes_are_added_up_and_kept_apart() -> None:
     assert used_by(keys=[other], month=202612) == 0
     used = {key.pk: key.used for key in ApiKey.objects.with_counts(202611)}  # type: ignore[attr-defined]
     assert used == {one.pk: 12, other.pk: 1}
+
+
+def test_a_node_has_counted_at_least_what_it_has_logged() -> None:
+    one, other, third = make_key().key, make_key().key, make_key().key
+    save_counts(node="A", month=202611, counts={one.pk: 5, other.pk: 9})
+    UsageMonth.objects.bulk_create(
+        UsageMonth(key_id=key_id, month=month, node=node, counted=counted)
+        for key_id, month, node, counted in (
+            (one.pk, 202611, "A", 7),
+            (other.pk, 202611, "A", 8),
+            (third.pk, 202611, "A", 1),
+            (one.pk, 202611, "B", 100),
+            (one.pk, 202612, "A", 100),
+            (FIRST_KEY_ID, 202611, "A", 100),
+        )
+    )
+    assert load_own(node="A", month=202611) == {one.pk: 7, other.pk: 9, third.pk: 1}
 
 
 def test_repeated_save_changes_nothing_and_a_smaller_number_takes_nothing_back() -> None:
