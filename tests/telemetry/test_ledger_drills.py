@@ -262,6 +262,7 @@ def test_writers_of_a_sqlite_file_killed_at_random_instants_leave_each_place_wri
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1_800)
 @pytest.mark.django_db(transaction=True)
 def test_two_hundred_writers_killed(calls: Path) -> None:
     drill(calls, postgres_url(), 200)
