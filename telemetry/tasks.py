@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 
@@ -9,8 +10,11 @@ from celery import shared_task
 from celery.exceptions import Reject
 
 from telemetry import inbox, keeping
+from telemetry.seldom import Seldom
 
 LONGEST_PAUSE_S = 8.0
+
+logger = logging.getLogger(__name__)
 
 
 class Outage:
@@ -26,6 +30,7 @@ class Outage:
 
 
 outage = Outage()
+may_tell = Seldom(time.monotonic_ns)
 
 
 @shared_task(name="telemetry.carry", acks_late=True, ignore_result=True)
@@ -34,6 +39,8 @@ def carry(document: bytes) -> None:
     try:
         inbox.take(document)
     except Exception as error:
+        if may_tell():
+            logger.warning("Usage cannot be written, and goes back to the queue: %s", error)
         time.sleep(outage.pause_s())  # nothing else could be written meanwhile
         raise Reject(error, requeue=True) from error
     outage.failures = 0

@@ -88,7 +88,8 @@ def write_logs(root: Path, logs: Iterator[UsageLog]) -> None:
 
 def measure_queue(folder: Path, *, records: int, batch: int) -> dict[str, Any]:
     """Publish so many logs, *batch* to an envelope, and count what SQS would bill for a billion of them."""
-    from trinity_site.celery import make_app, publish_to
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "trinity_site.settings.test")
+    from trinity_site.celery import make_app, publish_to  # which asks for the settings
 
     root = folder / f"queue-{batch}"
     write_logs(root, busy_logs(records))

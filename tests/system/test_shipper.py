@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -120,8 +120,11 @@ def test_worker_leaves_when_valkey_dies_and_a_new_one_goes_on(tmp_path: Path, va
         installation.assert_exactly_once(2_000)
 
 
-def test_database_that_is_away_costs_nothing(tmp_path: Path, valkey: ValkeyServer) -> None:
-    with installed(tmp_path, valkey.url) as installation:
+@pytest.mark.parametrize("queue", ["valkey", "sqs"])
+def test_database_that_is_away_costs_nothing(
+    tmp_path: Path, queue: str, request: pytest.FixtureRequest
+) -> None:
+    with installed(tmp_path, request.getfixturevalue(queue).url) as installation:
         writer = installation.writer()
         worker = installation.start("runcelery")
         installation.start("runshipper", impatient=True)
@@ -130,7 +133,7 @@ def test_database_that_is_away_costs_nothing(tmp_path: Path, valkey: ValkeyServe
         with installation.connect() as connection:
             connection.execute("ALTER TABLE usage_logs RENAME TO usage_away")
             writer.write(500)
-            time.sleep(4.0)
+            wait_until(lambda: "goes back to the queue" in installation.said(), installation.said)
             connection.execute("ALTER TABLE usage_away RENAME TO usage_logs")
         writer.close()
         installation.wait_for(1_000)
@@ -138,21 +141,23 @@ def test_database_that_is_away_costs_nothing(tmp_path: Path, valkey: ValkeyServe
         assert worker.is_alive()
 
 
-@pytest.mark.parametrize("fault", ["throttle", "break", "down", "forget", "double", "delay"])
-def test_whatever_sqs_does_usage_arrives_once(tmp_path: Path, sqs: SqsProxy, fault: str) -> None:
+@pytest.mark.parametrize("faults", [("throttle", "break", "down"), ("forget", "double", "delay")])
+def test_whatever_sqs_does_usage_arrives_once(tmp_path: Path, sqs: SqsProxy, faults: Sequence[str]) -> None:
     """Half of all messages suffer it for a while; workers that leave are started again, as in a node."""
     with installed(tmp_path, sqs.url) as installation:
         writer = installation.writer()
         installation.keep("runcelery")
         installation.keep("runshipper", impatient=True)
-        sqs.fail(fault, 0.5, "" if fault in ("throttle", "break", "down") else "SendMessage")
-        for _ in range(10):
-            writer.write(200)
-            time.sleep(0.3)
+        for fault in faults:
+            sqs.fail(fault, 0.5, "SendMessage" if fault in ("forget", "double", "delay") else "")
+            for _ in range(5):
+                writer.write(200)
+                time.sleep(0.3)
+            installation.revive()
         sqs.heal()
         writer.close()
-        installation.wait_for(2_000)
-        installation.assert_exactly_once(2_000)
+        installation.wait_for(3_000)
+        installation.assert_exactly_once(3_000)
 
 
 # -- kills

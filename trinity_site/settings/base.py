@@ -401,9 +401,9 @@ LOGGING = {
         "django.security.DisallowedHost": {"filters": ["seldom"], "handlers": [], "propagate": True},
         # Below warnings uvicorn writes three lines with the address for every page that watches.
         "uvicorn.error": {"level": "WARNING"},
-        # Two lines for each envelope say nothing.
+        # Two lines for each envelope say nothing, nor does a traceback for each that goes back to the queue.
         "celery.worker.strategy": {"level": "WARNING"},
-        "celery.app.trace": {"level": "WARNING"},
+        "celery.app.trace": {"level": "ERROR"},
         # One line for each connection to the simulator says nothing.
         "websockets": {"level": "WARNING"},
     },
