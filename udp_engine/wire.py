@@ -31,7 +31,7 @@ CODES: dict[str, str] = {
     "stale": "No price is as fresh as asked; age_ms is the newest one's age. Accept it, or ask later.",
     "rate_limited": "Requests come faster than the plan allows. Wait for retry_ms.",
     "quota_exceeded": "The month's requests are used up. Wait for the next month, or take a larger plan.",
-    "unavailable": "No fresh price is known, or neither keys nor usage can be seen to. Ask again in a second.",
+    "unavailable": "No fresh price is known, or keys or usage cannot be seen to. Ask again in a second.",
 }
 
 _CODES_OF_PROBLEMS = {

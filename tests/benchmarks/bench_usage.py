@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_usage [--seconds 3] [--rounds 7]
 
-One node records; the other one's spool can make no segment, and it sheds. CPU is that of a worker on a core of
-its own, its threads that prepare and sync segments included, over answers; the median round counts.
+One node records; the other one's spool can make no segment, and it sheds. CPU is that of a worker on a core
+of its own, its threads that prepare and sync segments included, over answers; the median round counts.
 """
 
 from __future__ import annotations
