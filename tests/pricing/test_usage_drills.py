@@ -7,45 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from billing._gate import Gate, gate_size
 from telemetry._counters import CounterReader, counters_size, format_counters
-from telemetry._spool import Tally, decode
-from telemetry.segments import Segment, find_segments
 from tests.pricing.doubles import Clock, make_gate
 from tests.pricing.usage_worker import COUNTER_ROW, mapped
-
-
-class Left(NamedTuple):
-    """What a killed worker has left."""
-
-    counted: int
-    """Records of questions that the gate has counted."""
-    refusals: int
-    """And of those that it has not."""
-    tally: Tally
-
-
-def read(root: Path) -> Iterator[Left]:
-    """Read what each process has left, the first one first, and see that nothing is damaged."""
-    logs: dict[int, list[int]] = {}
-    tallies: dict[int, list[Tally]] = {}
-    for path in find_segments(root):
-        with Segment(path) as segment:
-            boot_ns, extent = segment.header.boot_ns, segment.look()
-            assert extent.final
-            reading = segment.read(0)
-            assert (reading.damaged, reading.end) == (0, extent.end)
-            logs.setdefault(boot_ns, []).extend(log.month for log in decode(reading.records))
-            tallies.setdefault(boot_ns, []).append(segment.tally())
-    for boot_ns, months in sorted(logs.items()):
-        tally = Tally(*map(max, zip(*tallies[boot_ns], strict=True)))
-        yield Left(sum(map(bool, months)), months.count(0), tally)
+from tests.telemetry.evidence import read_left
 
 
 class Killed:
@@ -98,20 +68,17 @@ def counted_by_the_gate(folder: Path) -> int:
 )
 def test_evidence_of_killed_workers_fits_what_the_gate_has_counted(kills: int, folder: Path) -> None:
     told = [Killed(folder, seed).told for seed in range(kills)]
-    left = list(read(folder / "spool"))
+    left = list(read_left(folder / "spool"))
     assert len(left) == kills
     for one, answers in zip(left, told, strict=True):
-        entered, ended, _, closed, shed = one.tally
-        assert entered - ended in (0, 1)
-        assert shed == 0
+        assert one.in_hand in (0, 1)
+        assert one.tally.shed == 0
         assert one.counted - answers in (0, 1)  # whatever was told is there, and at most what was in hand
-        assert closed <= one.counted
-    open_answers = sum(one.tally.opened - one.tally.closed for one in left)
-    in_hand = sum(one.tally.entered - one.tally.left for one in left)
+    open_answers, in_hand = sum(one.owed for one in left), sum(one.in_hand for one in left)
     missing = counted_by_the_gate(folder) - sum(one.counted for one in left)
     assert abs(missing - open_answers) <= in_hand
     reader = CounterReader(mapped(folder / "counters"))
     queued = reader.rows()[COUNTER_ROW]["batch_rows_queued"]
-    assert 0 <= sum(one.counted + one.refusals for one in left) - queued <= in_hand
+    assert 0 <= sum(one.counted + one.others for one in left) - queued <= in_hand
     assert open_answers > kills  # there was something to be told
     print(f"{kills=} records={queued} {missing=} {open_answers=} {in_hand=}")  # noqa: T201  # the drill's figures

@@ -1,10 +1,15 @@
 """How a process follows the exchange tables."""
 
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pricing.catalogue import Catalogue
+from telemetry._counters import CounterReader, Counters, counters_size, format_counters
 from tests.trinity_site.tables import CATALOGUE, Rest, Tables, follower_of, following, until
 from trinity_site import sources
 
@@ -58,3 +63,22 @@ async def test_rest_follows_simulated_exchanges_in_a_demo(tables: Tables) -> Non
     await follower_of(rest, "http://127.0.0.1:8090").refresh()
     await follower_of(rest).refresh()
     assert rest.followed == [("simulated at http://127.0.0.1:8090",), tables.feeds]
+
+
+async def test_what_is_lost_for_want_of_room_is_counted_in_the_workers_row(tmp_path: Path) -> None:
+    memory = bytearray(counters_size())
+    format_counters(memory)
+    reader = CounterReader(memory)
+    settings: Any = SimpleNamespace(
+        CLUSTER_NODE="SourcesTest",
+        TRINITY_DATA_DIR=tmp_path,
+        TRINITY_SPOOL_BYTES=2 * 65_536,
+        TRINITY_SPOOL_SEGMENT_BYTES=65_536,
+        TRINITY_SPOOL_SYNC_MS=1,
+        TRINITY_SPOOL_FULL="refuse",
+    )
+    async with AsyncExitStack() as stack:
+        spool = await sources.open_spool(stack, settings, Counters(memory, 7), row=7)
+        assert os.listdir(tmp_path / "spool") == ["7"]
+        spool.appender.refuse()
+        await until(lambda: reader.unrecorded() == {"refused": 1, "shed": 0})
