@@ -25,6 +25,7 @@ from tests.benchmarks import (
     bench_soak,
     bench_socket,
     bench_udp,
+    bench_usage,
     bench_visible,
 )
 from udp_engine.report import Level, row
@@ -91,6 +92,8 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
     "udp": lambda size: bench_udp.measure(
         seconds=size.seconds, rounds=size.rounds, key_count=size.keys, asset_count=size.assets
     ),
+    "spool": lambda size: _command("bench_spool"),
+    "usage": lambda size: bench_usage.measure(seconds=size.seconds, rounds=size.rounds + 2),
     "second": lambda size: bench_second.measure(
         seconds=size.seconds + 1, rounds=min(size.rounds, 3), share=0.15
     ),
@@ -134,6 +137,7 @@ def report(results: dict[str, Any]) -> str:
         http="\n".join(_http_lines(results["http"])),
         keys="\n".join(_keys_lines(results["keys"])),
         udp="\n".join(_udp_lines(results["udp"])),
+        usage="\n".join(_usage_lines(results["spool"], results["usage"])),
         second="\n".join(_second_lines(results["second"])),
         soak=_soak_text(results["soak"]),
         levels="\n".join(_level_row(level) for level in results["levels"]["levels"]),
@@ -216,6 +220,25 @@ def _udp_lines(udp: dict[str, Any]) -> list[str]:
         *sizes,
         "",
         f"Ratio {udp['rows']['ratio']}.",
+    ]
+
+
+def _usage_lines(spool: dict[str, Any], usage: dict[str, Any]) -> list[str]:
+    append, worker, backlog = spool["append"], spool["worker"], spool["backlog"]
+    grown_mib = backlog["peak_rss_mib"] - backlog["rss_before_mib"]
+    parts = ("with_us", "without_us", "ratio")
+    return [
+        "| | |",
+        "|---|---|",
+        _row(["an append from C, to memory that is there", f"{append['append_ns']} ns"]),
+        _row(["the same as a worker has it, files and syncs included", f"{worker['append_ns']} ns"]),
+        _row(["records a second of one worker", f"{worker['records_per_s']:,}"]),
+        _row(["a backlog of 8 GiB is opened in", f"{backlog['open_s']} s"]),
+        _row(["and its reader's memory grows by", f"{grown_mib:.1f} MiB"]),
+        "",
+        "| answer | CPU µs with a record | without | ratio |",
+        "|---|---|---|---|",
+        *(_row([way.upper(), *(usage[way][part] for part in parts)]) for way in ("http", "udp")),
     ]
 
 

@@ -62,7 +62,8 @@ class Watch:
 
 
 def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    return (resident - shared) * PAGE_BYTES
 
 
 def measure(*, minutes: float, share: float) -> dict[str, Any]:

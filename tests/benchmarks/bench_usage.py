@@ -13,11 +13,8 @@ import contextlib
 import json
 import os
 import statistics
-import threading
-from collections.abc import Iterator
 from typing import Any
 
-from telemetry.segments import Segment, find_segments
 from tests.benchmarks.bench_http import fresh_price
 from tests.benchmarks.node import BenchNode, bench_node
 from tests.benchmarks.yardsticks import bench
@@ -33,9 +30,7 @@ class Site:
     """A node with a worker of each kind, which records or has nowhere to."""
 
     def __init__(self, node: BenchNode, stack: contextlib.ExitStack, *, records: bool) -> None:
-        if records:
-            stack.enter_context(let_go(node))
-        else:
+        if not records:
             (node.folder / "spool").touch()  # a file where the folder should be
             node.environment["TRINITY_SPOOL_FULL"] = "shed"
         stack.enter_context(fresh_price(node))
@@ -55,6 +50,7 @@ class Site:
         bench.pin(pids, SERVER_CPU)
         os.sched_setaffinity(0, {CLIENT_CPU})  # of this thread alone
         before_s = bench.cpu_seconds(pids)
+        asking.grow(SOCKETS)  # not before: connections that say nothing are closed
         asking.run(seconds)
         spent_s, reading = bench.cpu_seconds(pids) - before_s, asking.reading()
         if reading.answered != reading.sent:
@@ -69,29 +65,7 @@ def http_request(key: str) -> bytes:
 def load(protocol: int, port: int, request: bytes, window: int, stack: contextlib.ExitStack) -> Load:
     made = Load(protocol, ("127.0.0.1", port), [request], most=SOCKETS, window=window)
     stack.enter_context(contextlib.closing(made))
-    made.grow(SOCKETS)
     return made
-
-
-@contextlib.contextmanager
-def let_go(node: BenchNode) -> Iterator[None]:
-    """Delete what is sealed, as whoever passes it on does."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(0.5):
-            for path in find_segments(node.folder / "spool"):
-                with contextlib.suppress(FileNotFoundError), Segment(path) as segment:
-                    if segment.look().sealed:
-                        path.unlink()
-
-    thread = threading.Thread(target=run, name="let go")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def measure(*, seconds: int, rounds: int) -> dict[str, Any]:

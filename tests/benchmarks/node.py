@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from telemetry.segments import Segment, find_segments
 from udp_engine.wire import build_request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +126,27 @@ class BenchNode:
 
 
 @contextlib.contextmanager
+def let_go(spool: Path) -> Iterator[None]:
+    """Delete what is sealed, as whoever passes it on does."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(0.5):
+            for path in find_segments(spool):
+                with contextlib.suppress(FileNotFoundError), Segment(path) as segment:
+                    if segment.look().sealed:
+                        path.unlink()
+
+    thread = threading.Thread(target=run, name="let go")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def bench_node(*, seeded: bool = True) -> Iterator[BenchNode]:
     """Yield a node whose tables are those of a fresh start, or empty."""
     folder = Path(tempfile.mkdtemp(prefix="trinity-bench-"))
@@ -132,7 +155,9 @@ def bench_node(*, seeded: bool = True) -> Iterator[BenchNode]:
         node.manage("migrate", "--verbosity", "0")
         if seeded:
             node.manage("seed")
-        yield node
+        with let_go(folder / "spool"):
+            yield node
+            node.close()
     finally:
         node.close()
         shutil.rmtree(folder, ignore_errors=True)
