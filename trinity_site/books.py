@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from django.conf import LazySettings
-from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncHour
 from django.utils import timezone
@@ -20,16 +19,19 @@ from billing.demo import FIRST_KEY_ID
 from billing.ratelimit import month_start_s, next_month
 from billing.usage import load_counts
 from telemetry._counters import CounterReader
-from telemetry._spool import Tally, decode
+from telemetry._rows import PART_COLUMNS, Groups, clean
+from telemetry._spool import Tally
 from telemetry.exceptions import LayoutError
 from telemetry.intervals import Interval, missing
 from telemetry.models import UsageInterval, UsageLog, UsageMonth, UsageRollup, UsageSegment
 from telemetry.partitions import LOG_DAYS
+from telemetry.queries import Reading
 from telemetry.reconciling import Books, KeyMonth, Range, Report, SegmentFacts, reconcile, sum_by_key
 from telemetry.segments import MOST, Segment, find_segments
 from trinity_site.shared_memory import peek
 
 PERIOD_S = 0.5  # between two looks while what is on its way is waited for
+COUNTED = [PART_COLUMNS.index(column) for column in ("key_id", "month", "answers")]
 CLOCK_STEP = timedelta(hours=1)  # an answer's time may lie before its segment's: clocks are set
 
 
@@ -43,13 +45,16 @@ class Spooled:
         self.tally = segment.tally()
 
     def waiting(self, written: list[Interval]) -> Iterator[tuple[KeyMonth, int]]:
-        """Yield the counted records that are not in the ledger."""
+        """Yield the counted records that are not in the ledger, added up: there may be many millions."""
         for start, end in missing(written, 0, self.extent.end):
             for first in range(start, end, MOST):
-                reading = self.segment.read(first, min(MOST, end - first))
-                for log in decode(reading.records):
-                    if log.month:
-                        yield (log.key_id, log.month), 1
+                reading, groups = self.segment.read(first, min(MOST, end - first)), Groups()
+                if clean(reading.records, reading.start, reading.end):  # as the shipper would send them
+                    groups.add(reading.records)
+                for row in groups.rows(self.node):
+                    key_id, month, answers = (int(row[column]) for column in COUNTED)
+                    if month:
+                        yield (key_id, month), answers
 
 
 def reconcile_node(settings: LazySettings, *, node: str, month: int, quick: bool = False) -> Report:
@@ -132,7 +137,7 @@ class Reader:
     # -- of the database
 
     def _read_database(self, spooled: Mapping[str, Spooled], counters_ns: int) -> Books:
-        with one_snapshot():
+        with Reading().snapshot():
             rows = list(self._segments(spooled, counters_ns))
             ledger = _ledger(rows)
             stored, hours = self._stored(rows)
@@ -234,17 +239,6 @@ class Reader:
             return 0
         is_old = row.created_ns < (self._kept_from + CLOCK_STEP).timestamp() * 1e9
         return None if stored is None or is_old else stored.get(row.pk, 0)
-
-
-@contextmanager
-def one_snapshot() -> Iterator[None]:
-    """Read all tables as they are at one instant; within somebody's transaction, as that one sees them."""
-    is_outermost = not connection.in_atomic_block
-    with transaction.atomic():
-        if is_outermost and connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield
 
 
 def used(gate: Gate) -> Iterator[Usage]:
