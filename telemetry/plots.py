@@ -65,8 +65,8 @@ def grid_line(y: float, left: float, right: float, text: str) -> str:
 
 # Columns over time
 
-WIDTH, HEIGHT = 760, 260
-LEFT, RIGHT, TOP, BOTTOM = 64, 8, 12, 30
+WIDTH, HEIGHT = 1_040, 280
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 12, 30
 LABEL_PX = 52
 EVERY = (1, 2, 3, 4, 6, 12, 24, 48, 96)
 
@@ -135,9 +135,9 @@ def _below(x: float, bottom: int, text: str) -> str:
 
 # Bars by name
 
-BAR_WIDTH, BAR_HEIGHT = 420, 28
-BAR_LEFT, BAR_RIGHT = 132, 64
-NAME_LETTERS = 19
+BAR_WIDTH, BAR_HEIGHT = 360, 28
+BAR_LEFT, BAR_RIGHT = 150, 52
+NAME_LETTERS = 18
 
 
 @dataclass(frozen=True, slots=True)
