@@ -1,13 +1,13 @@
 """The command centre's first page: a few figures, and the list of what needs somebody now."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
@@ -18,19 +18,11 @@ from exchanges.models import ExchangeFeed
 from exchanges.renderers import state_badge
 from exchanges.services import load_catalogue
 from telemetry.models import Quarantined
-from trinity_site.readings import Figure, figures, homes_of, traffic_figures
+from trinity_site import spooled
+from trinity_site.readings import Figure, Need, figures, homes_of, traffic_figures
 from trinity_site.stress import traffic_of
 
 MOST_NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Something that needs a person, and the page where to begin."""
-
-    state: str
-    text: str
-    link: str
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:  # Any: a template's context
@@ -39,11 +31,13 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
     feeds = list(ExchangeFeed.objects.with_asset_counts())
     catalogue = async_to_sync(load_catalogue)().public()
     live = live_now(request, homes_of(catalogue))
+    usage, usage_needs = _usage(request)
     return context | {
         "explanation": live.explanation,
         "cards": [*figures(live, catalogue), *_traffic(request)],
+        "usage": usage,
         "needs": [
-            *_set_aside(request),
+            *usage_needs,
             *_guesses(request),
             *(need for feed in feeds for need in _needs(feed, live)),
         ],
@@ -57,6 +51,28 @@ def _traffic(request: HttpRequest) -> list[Figure]:
         return []
     since_reset, _ = traffic.since_reset()
     return traffic_figures(traffic.lately(), since_reset)
+
+
+def _usage(request: HttpRequest) -> tuple[list[Figure], list[Need]]:
+    """Tell what of this node's usage is on its way to the database, and what could not be written."""
+    shown: list[Figure] = []
+    needs: list[Need] = []
+    if may_view_ledger(request):
+        now, waiting = timezone.now(), spooled.look(settings)
+        shown += spooled.figures(waiting, now)
+        needs += spooled.needs(waiting, now)
+    if may_view_quarantine(request):
+        aside = Quarantined.objects.waiting().count()
+        shown.append(Figure("set_aside", "Envelopes set aside", f"{aside:,}", "that could not be written"))
+        needs += _set_aside(aside)
+    return shown, needs
+
+
+def _set_aside(waiting: int) -> Iterator[Need]:
+    if waiting:
+        link = reverse("admin:telemetry_quarantined_changelist") + "?state=waiting"
+        many = f"{waiting:,} envelopes of usage" if waiting > 1 else "An envelope of usage"
+        yield Need("refused", f"{many} could not be written: set aside until somebody replays", link)
 
 
 def _feed_row(feed: ExchangeFeed, live: LiveFeed) -> tuple[ExchangeFeed, LiveFeed, SafeString]:
@@ -77,14 +93,6 @@ def _needs(feed: ExchangeFeed, live: Live) -> list[Need]:
     now, name = live.feed(feed.name), feed.display_name
     needs = [] if now.is_live else [Need(now.state, f"{name}: {now.detail or f'is {now.state}'}", link)]
     return needs + [Need(state, f"{name}: {text}", f"{link}#refused") for state, text in _refusals(now)]
-
-
-def _set_aside(request: HttpRequest) -> Iterator[Need]:
-    if not may_view_quarantine(request):
-        return
-    if waiting := Quarantined.objects.waiting().count():
-        link = reverse("admin:telemetry_quarantined_changelist") + "?state=waiting"
-        yield Need("refused", f"{waiting:,} envelopes of usage could not be written and are set aside", link)
 
 
 def _guesses(request: HttpRequest) -> Iterator[Need]:
@@ -164,3 +172,16 @@ def may_view_quarantine(request: HttpRequest) -> bool:
 
 def may_view_security(request: HttpRequest) -> bool:
     return request.user.has_perm("billing.view_securityevent")
+
+
+def may_view_rollups(request: HttpRequest) -> bool:
+    return request.user.has_perm("telemetry.view_usagerollup")
+
+
+def may_view_ledger(request: HttpRequest) -> bool:
+    return request.user.has_perm("telemetry.view_usagesegment")
+
+
+def may_reconcile(request: HttpRequest) -> bool:
+    """Both sides are told: what was logged, and what was billed."""
+    return may_view_ledger(request) and may_view_counts(request)

@@ -157,6 +157,14 @@ class Figure(NamedTuple):
     age_ms: int | None = None
 
 
+class Need(NamedTuple):
+    """Something that needs a person, and the page where to begin."""
+
+    state: str
+    text: str
+    link: str
+
+
 def homes_of(catalogue: Catalogue) -> list[Place]:
     """Return each asset with the exchange that answers for it by default."""
     return [(name, row.home) for name, row in catalogue.assets.items() if row.home]

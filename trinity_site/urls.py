@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from trinity_site import stress, views
+from trinity_site import stress, usage_pages, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -14,6 +14,8 @@ urlpatterns = [
     path("admin/", include("exchanges.urls")),
     path("admin/stress-stats", stress.stats, name="stress-stats"),
     path("admin/stress-reset", stress.reset, name="stress-reset"),
+    path("admin/usage/overview/", admin.site.admin_view(usage_pages.overview), name="usage-overview"),
+    path("admin/usage/reconcile/", usage_pages.reconcile, name="usage-reconcile"),
     path("admin/", admin.site.urls),
 ]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client, RequestFactory
+from django.utils import timezone
 
 from billing.models import SecurityEvent
 from billing.security import Attempt, record
@@ -16,6 +17,8 @@ from exchanges.models import ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed, toggle_feed
 from pricing._board import BoardWriter
 from telemetry._counters import DROPPED_EMPTY
+from telemetry.ledger import set_aside
+from telemetry.models import Quarantined
 from tests.exchanges.boards import WALL_NS, make_board, state_with, write_price
 from tests.exchanges.rows import feed_row
 from tests.telemetry.counted import CountedNode
@@ -142,6 +145,39 @@ def test_dead_feed_process_is_said(admin_user: User) -> None:
     context = shown(admin_user, board)
     assert "does not report" in context["explanation"]
     assert figures(context)["feeds_live"] == "0 / 2"
+
+
+def usage_of(context: dict[str, Any]) -> dict[str, str]:
+    return {card.key: card.text for card in context["usage"]}
+
+
+def test_cards_and_needs_tell_of_usage(admin_user: User, settings: Any, tmp_path: Path) -> None:
+    settings.TRINITY_DATA_DIR, settings.TRINITY_SPOOL_BYTES = tmp_path, 1 << 20
+    (tmp_path / "spool" / "1").mkdir(parents=True)
+    (tmp_path / "spool" / "1" / "1.new").write_bytes(bytes(900_000))
+    for document in (b"one", b"two"):
+        set_aside(document, "no reason")
+    board = make_board(time.monotonic_ns(), plain=LIVE, other=LIVE)
+    context = shown(admin_user, board)
+    assert usage_of(context) == {"spool_percent": "86 %", "usage_waits": "nothing", "set_aside": "2"}
+    spool, aside = context["needs"]
+    assert spool.text.startswith("The usage spool is nearly full")
+    assert aside.text.startswith("2 envelopes of usage could not be written")
+    client = Client()
+    client.force_login(admin_user)
+    assert client.get(aside.link).context["cl"].result_count == 2
+    page = client.get("/admin/").content.decode()
+    assert 'data-list="usage"' in page
+    Quarantined.objects.filter(document=b"two").update(replayed_at=timezone.now())
+    assert shown(admin_user, board)["needs"][1].text.startswith("An envelope of usage could not")
+
+
+def test_who_may_not_see_usage_is_told_nothing_of_it(django_user_model: Any) -> None:
+    set_aside(b"one", "no reason")
+    user = django_user_model.objects.create_user("watcher", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_exchangefeed"))
+    context = shown(user, make_board(time.monotonic_ns(), plain=LIVE, other=LIVE))
+    assert (context["usage"], context["needs"]) == ([], [])
 
 
 def test_account_without_the_right_sees_no_figures() -> None:

@@ -350,10 +350,28 @@ UNFOLD = {
                 "title": "Usage",
                 "items": [
                     {
+                        "title": "Overview",
+                        "icon": "monitoring",
+                        "link": reverse_lazy("usage-overview"),
+                        "permission": "trinity_site.dashboard.may_view_rollups",
+                    },
+                    {
+                        "title": "Segments and ledger",
+                        "icon": "storage",
+                        "link": reverse_lazy("admin:telemetry_usagesegment_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_ledger",
+                    },
+                    {
                         "title": "Set aside",
                         "icon": "inventory_2",
                         "link": reverse_lazy("admin:telemetry_quarantined_changelist"),
                         "permission": "trinity_site.dashboard.may_view_quarantine",
+                    },
+                    {
+                        "title": "Reconcile",
+                        "icon": "balance",
+                        "link": reverse_lazy("usage-reconcile"),
+                        "permission": "trinity_site.dashboard.may_reconcile",
                     },
                 ],
             },

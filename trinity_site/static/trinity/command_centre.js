@@ -3,6 +3,7 @@
 
 (() => {
   const REFRESH_MS = 2_000;
+  const USAGE_MS = 15_000; // figures of usage are read from the disk and the database: no socket tells them
   const MOST_LISTINGS = 200; // as in consumers.py
   const liveModule = new URL("live.js", document.currentScript.src);
 
@@ -26,6 +27,7 @@
       watch(`/admin/live/listings?${new URLSearchParams({ of: listings.join(",") })}`, { onRows: showListings });
     }
     setInterval(growOlder, 500);
+    if (document.querySelector("[data-list=usage]")) setInterval(refreshNeeds, USAGE_MS);
 
     function showFeeds(rows, gone, full) {
       let news = false;
