@@ -46,12 +46,12 @@ FORMATS = {
 
 
 @lru_cache(maxsize=65_536)
-def safe(text: str) -> str:
+def safe(text: str | None) -> str | None:
     """Return a text that no spreadsheet takes for a formula, and that breaks no line.
 
     What this service writes itself comes back as it is: it begins with a letter or a digit.
     """
-    if _HARMLESS(text):
+    if text is None or _HARMLESS(text):
         return text
     text = _CONTROLS.sub(" ", text)
     return f"'{text}" if text[:1] in _FORMULAS else text
@@ -63,7 +63,7 @@ def writers(columns: Sequence[Column]) -> list[tuple[int, Write]]:
         "moment": render_moment,
         "hour": render_hour,
         "day": lambda day: day.isoformat(),
-        "text": lambda text: text and safe(text),
+        "text": safe,
     }
     return [(place, by_kind[one.kind]) for place, one in enumerate(columns) if one.kind in by_kind]
 

@@ -129,7 +129,7 @@ def parse_source(tag: str) -> Source:
 class Column(NamedTuple):
     name: str
     kind: str
-    """`moment` (to the microsecond), `hour`, `day`, `number` or `text`."""
+    """`moment` (to the microsecond), `hour`, `day`, `number`, `text`, or `word`: a text of our own."""
     width: int
     """Characters in which its values usually fit."""
 
@@ -140,15 +140,15 @@ DETAILS = (
     Column("asset", "text", 8),
     Column("exchange", "text", 10),
     Column("source", "text", 18),
-    Column("protocol", "text", 8),
-    Column("endpoint", "text", 22),
+    Column("protocol", "word", 8),
+    Column("endpoint", "word", 22),
     Column("status", "number", 6),
     Column("assets", "number", 6),
     Column("tier", "number", 4),
     Column("latency_us", "number", 10),
     Column("price", "text", 16),
     Column("quote", "text", 5),
-    Column("month", "text", 7),
+    Column("month", "word", 7),
 )
 """Of one record; `month` is that in which the answer counts against the plan, if it does."""
 FIGURES = (

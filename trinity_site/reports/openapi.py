@@ -235,6 +235,7 @@ def _value(column: Column) -> Document:
         "day": {"type": "string", "format": "date"},
         "number": {"type": ["integer", "null"]},
         "text": {"type": ["string", "null"]},
+        "word": {"type": ["string", "null"]},
     }
     schema = kinds[column.kind]
     return {**schema, "description": MEANINGS[column.name]} if column.name in MEANINGS else schema
