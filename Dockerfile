@@ -16,7 +16,7 @@ RUN ./run manage help >/dev/null
 # After the setting up, which needs none of the secrets that these settings insist on: docs/operations.md.
 ENV DJANGO_SETTINGS_MODULE=trinity_site.settings.prod
 VOLUME /var/lib/trinity
-EXPOSE 8080 8081
+EXPOSE 8080 8081 9090 9091
 
 # Prices live in /dev/shm: the usual board takes 2.8 MB there, Docker gives 64.
 ENTRYPOINT ["./run"]

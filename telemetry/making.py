@@ -1,4 +1,7 @@
-"""Reports made of the database: a JSON page, lines piece by piece, a file whole. All of it blocks."""
+"""Reports made of the database: a JSON page, lines piece by piece, a file whole.
+
+All of it blocks, and is called within ``with reading:``.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Page(NamedTuple):
 def make_page(wanted: Wanted, reading: Reading, secret: bytes) -> Page:
     """Make one page of JSON, its totals and rows as of one moment."""
     question, limit = wanted.question, wanted.limit or 0
-    with reading, reading.snapshot():
+    with reading.snapshot():
         read = reading.page(question, wanted.place, limit + 1)
         whole = figures(reading.totals(question)) if question.kind.is_summary else None
     following = None
@@ -51,7 +54,7 @@ def make_page(wanted: Wanted, reading: Reading, secret: bytes) -> Page:
 
 
 def make_lines(wanted: Wanted, reading: Reading, *, page_rows: int) -> Iterator[bytes]:
-    """Yield the report in pieces of so many rows; each is to be asked for within ``with reading:``."""
+    """Yield the report in pieces of so many rows."""
     pages = _pages(wanted, reading, page_rows)
     return RENDERERS[wanted.format](columns_of(wanted.question), pages)
 
@@ -61,7 +64,7 @@ def make_file(wanted: Wanted, reading: Reading, *, page_rows: int) -> IO[bytes]:
     most = FORMATS[wanted.format].most_rows or 0
     file = tempfile.SpooledTemporaryFile(KEPT_BYTES)  # noqa: SIM115  # the caller's, to be sent
     try:
-        with reading, reading.snapshot():
+        with reading.snapshot():
             if (wanted.limit is None or wanted.limit > most) and reading.count(wanted.question, most) > most:
                 raise TooManyRows(wanted.format, most)
             overview = make_overview(wanted.question, reading.totals(wanted.question), reading.breakdown)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.models import Count, DateField, F, Func, Max, Model, Q, QuerySet, Sum
 from django.db.models.expressions import Combinable
 
@@ -73,12 +73,14 @@ class Reading:
 
     def cancel(self) -> None:
         """Stop the query that runs, and any that would come after it. May wait for the network."""
+        self._is_cancelled = True
         with self._lock:
-            self._is_cancelled = True
             if isinstance(self._connection, sqlite3.Connection):
                 self._connection.interrupt()
             elif self._connection is not None:
-                self._connection.cancel_safe(timeout=CANCEL_S)
+                # A server that does not hear this does not hear anything: the query fails by itself.
+                with suppress(DatabaseError), connections[self._using].wrap_database_errors:
+                    self._connection.cancel_safe(timeout=CANCEL_S)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -46,13 +46,13 @@ def want(question: Question, name: str, limit: int | None = None, **changes: Any
 
 def make(wanted: Wanted, using: str, page_rows: int = 50) -> bytes:
     reading = Reading(using)
-    if wanted.format == "json":
-        return make_page(wanted, reading, SECRET).body
-    if FORMATS[wanted.format].is_file:
-        with make_file(wanted, reading, page_rows=page_rows) as file:
-            file.seek(0)
-            return file.read()
     with reading:
+        if wanted.format == "json":
+            return make_page(wanted, reading, SECRET).body
+        if FORMATS[wanted.format].is_file:
+            with make_file(wanted, reading, page_rows=page_rows) as file:
+                file.seek(0)
+                return file.read()
         return b"".join(make_lines(wanted, reading, page_rows=page_rows))
 
 

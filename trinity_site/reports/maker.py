@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from django.db import connection
 
@@ -15,7 +15,7 @@ from billing.connections import fresh_connection
 from billing.reports import Allowance, look, take
 from telemetry.making import make_file, make_lines, make_page
 from telemetry.parameters import ReportParameters
-from telemetry.queries import Reading
+from telemetry.queries import CANCEL_S, Reading
 from telemetry.renderers import FORMATS
 from telemetry.reports import Wanted
 
@@ -78,31 +78,41 @@ class Maker:
         return Made(await anext(rest), rest, None)
 
     async def _lines(self, lines: Iterator[bytes], reading: Reading) -> AsyncGenerator[bytes, None]:
-        def piece() -> bytes | None:
-            with reading:
-                return next(lines, None)
-
-        while (text := await self._run(piece, reading)) is not None:
+        while (text := await self._run(partial(next, lines, None), reading)) is not None:
             yield text
 
     async def _pieces(self, file: IO[bytes]) -> AsyncIterator[bytes]:
-        while piece := await self._run(partial(file.read, PIECE_BYTES), Reading()):
+        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
             yield piece
 
     async def _count(self, ask: Callable[[], T]) -> T:
         return await self._run(ask, Reading(), COUNT_S)
 
     async def _run(self, act: Callable[[], T], reading: Reading, most_s: float | None = None) -> T:
-        """Run *act* in a thread, and do not leave before that has ended: it has a connection and a place."""
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, fresh_connection(act))
+        """Run *act* in a thread. When time is up, or nobody waits, what it reads is cancelled.
+
+        Then it is let end, but not for longer than a database that can be reached needs for that.
+        """
+
+        def run() -> T:
+            with reading:
+                return act()
+
+        work = asyncio.get_running_loop().run_in_executor(self._threads, fresh_connection(run))
         try:
             async with asyncio.timeout(self._parameters.piece_s if most_s is None else most_s):
                 return await asyncio.shield(work)
         except (TimeoutError, asyncio.CancelledError):
+            work.add_done_callback(_forget)
             await asyncio.to_thread(reading.cancel)
-            await asyncio.gather(work, return_exceptions=True)
+            await asyncio.wait([work], timeout=CANCEL_S)
             raise
+
+
+def _forget(work: asyncio.Future[Any]) -> None:  # Any: whatever it would have given
+    """Look at how it ended, so that nobody is told that nobody did."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _ping() -> None:
