@@ -47,6 +47,7 @@ class Size(NamedTuple):
     assets: int
     levels: tuple[int, ...]
     soak_minutes: float
+    segments: int
 
 
 FULL = Size(
@@ -59,6 +60,7 @@ FULL = Size(
     assets=10_000,
     levels=LEVELS,
     soak_minutes=10,
+    segments=512,
 )
 QUICK = Size(
     frames=2_000,
@@ -70,6 +72,7 @@ QUICK = Size(
     assets=500,
     levels=(30, 500),
     soak_minutes=0.2,
+    segments=8,
 )
 
 
@@ -94,6 +97,7 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
     ),
     "spool": lambda size: _command("bench_spool"),
     "usage": lambda size: bench_usage.measure(seconds=size.seconds, rounds=size.rounds + 2),
+    "shipper": lambda size: _command("bench_shipper", "--segments", size.segments),
     "second": lambda size: bench_second.measure(
         seconds=size.seconds + 1, rounds=min(size.rounds, 3), share=0.15
     ),
@@ -138,6 +142,7 @@ def report(results: dict[str, Any]) -> str:
         keys="\n".join(_keys_lines(results["keys"])),
         udp="\n".join(_udp_lines(results["udp"])),
         usage="\n".join(_usage_lines(results["spool"], results["usage"])),
+        shipper="\n".join(_shipper_lines(results["shipper"])),
         second="\n".join(_second_lines(results["second"])),
         soak=_soak_text(results["soak"]),
         levels="\n".join(_level_row(level) for level in results["levels"]["levels"]),
@@ -239,6 +244,27 @@ def _usage_lines(spool: dict[str, Any], usage: dict[str, Any]) -> list[str]:
         "| answer | CPU µs with a record | without | ratio |",
         "|---|---|---|---|",
         *(_row([way.upper(), *(usage[way][part] for part in parts)]) for way in ("http", "udp")),
+    ]
+
+
+def _shipper_lines(shipper: dict[str, Any]) -> list[str]:
+    backlog, queue = shipper["backlog"], shipper["queue"]
+    lines = [
+        f"A backlog of {backlog['bytes'] / 2**30:.1f} GiB: the first rows are in PostgreSQL "
+        f"{backlog['first_s']} s after the shipper was started; it needs {backlog['peak_rss_mib']} MiB, "
+        f"and writes {backlog['rows_per_s']:,} rows a second by itself.",
+        "",
+    ]
+    if "skipped" in queue[0]:
+        return [*lines, f"SQS was not measured: {queue[0]['skipped']}."]
+    names = ("batch", "messages_per_billion", "requests_per_billion", "longest_bytes")
+    return [
+        *lines,
+        "| records to a message | messages | billed requests | longest message, bytes | dollars |",
+        "|---|---|---|---|---|",
+        *(_row([*(f"{one[name]:,}" for name in names), one["dollars_per_billion"]]) for one in queue),
+        _row(["1, in batches of ten", "1,000,000,000", "300,000,000", "–", queue[0]["dollars_in_tens"]]),
+        _row(["1", "1,000,000,000", "3,000,000,000", "–", queue[0]["dollars_one_each"]]),
     ]
 
 
