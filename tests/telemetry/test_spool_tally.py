@@ -56,6 +56,7 @@ def test_tally_is_in_the_current_segment_from_the_first_answer_on() -> None:
 def test_tally_goes_on_in_the_next_segment() -> None:
     first, second = make_memory(1), make_memory(2)
     appender = published(first)
+    assert appender.admits()
     appender.enter()
     fill(appender, CAPACITY)
     assert tally_of(first) == Tally(1, 0, 0, 0, 0)
