@@ -195,16 +195,24 @@ def test_segment_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
     assert part.identity not in packing
 
 
-def test_segment_that_vanishes_before_it_is_read_gives_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_segment_that_vanishes_before_it_is_read_gives_nothing_and_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "MOST_OPEN", 0)
+    monkeypatch.setattr(module, "MOST_OPEN", 1)
     path = write_segment(tmp_path, 5)
+    write_spool(tmp_path, 5)  # another one, which stays open
     backlog, packing = make_backlog(tmp_path)
     backlog.scan()
-    (part,) = plan(packing)
+    part = next(part for part in plan(packing) if part.identity[1] == "3-1")
     path.unlink()
     assert backlog.read(part) == []
+    assert not caplog.records
+
+
+def test_envelope_of_fewer_places_than_planned_does_not_claim_to_be_the_end(tmp_path: Path) -> None:
+    with Segment(write_segment(tmp_path, 50)) as segment:
+        envelope = module.make_envelope(segment, Part(segment.identity, 40, 60, True))
+    assert (envelope.offset, envelope.count, envelope.final) == (40, 10, False)
 
 
 def test_deleted_segment_is_gone_and_closed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.documents import decode, encode
@@ -25,6 +25,7 @@ def test_bytes_that_are_no_document_are_poison(document: bytes) -> None:
         decode(document)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_whatever_comes_is_a_document_or_poison(document: bytes) -> None:
     try:

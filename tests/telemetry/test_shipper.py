@@ -173,10 +173,12 @@ async def test_part_that_the_disk_does_not_give_out_keeps_no_other_back(
     tmp_path: Path, hand: Hand, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_segment(tmp_path, 300)
-    read = Segment.read
+    read, failures = Segment.read, 0
 
     def failing(self: Segment, start: int, most: int) -> object:
+        nonlocal failures
         if start == 100:
+            failures += 1
             raise OSError(5, "Input/output error")
         return read(self, start, most)
 
@@ -185,6 +187,7 @@ async def test_part_that_the_disk_does_not_give_out_keeps_no_other_back(
     shipper = make_shipper(tmp_path, hand, mono_ns=clock)
     await turns(shipper)
     assert len(books.numbers) == 200 and len(files(tmp_path)) == 1
+    assert failures == 1  # it is not asked for again and again
     monkeypatch.undo()
     clock.now_ns += PATIENCE_NS
     await turns(shipper)
@@ -209,9 +212,13 @@ async def test_what_is_left_is_shipped_at_the_stop_without_waiting_for_more(
     tmp_path: Path, hand: Hand, books: Books
 ) -> None:
     write_segment(tmp_path, 150, sealed=False)
+    spool = make_spool(tmp_path)
+    spool.prepare()
+    append_all(spool, range(150, 180))  # of a worker that lives on
     parameters = ShipperParameters(sqs_batch_size=100, sqs_flush_ms=60_000, sqs_buffer_size=1_000)
     await shipped(make_shipper(tmp_path, hand, parameters))
-    assert len(books.numbers) == 150 and files(tmp_path) == []
+    assert len(books.numbers) == 180 and len(files(tmp_path)) == 1
+    spool.close()
 
 
 async def test_stop_is_not_delayed_for_ever_by_what_never_arrives(
