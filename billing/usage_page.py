@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from billing.forms import DEFAULT_PERIOD, UsageForm
 from billing.models import Account
@@ -11,7 +13,7 @@ from telemetry.charts import Chart, Figures, make_charts
 from telemetry.making import make_lines
 from telemetry.periods import PERIODS, Period, bounds_of
 from telemetry.queries import Reading
-from telemetry.reports import Kind, Question, Wanted
+from telemetry.reports import Kind, Question, Wanted, render_hour
 
 GROUPS = ("asset", "source", "status")
 EXPORTED_BY = ("asset", "source")
@@ -56,6 +58,32 @@ def read_charts(account: Account, choice: Choice, now: datetime) -> tuple[Figure
     with reading, reading.snapshot():
         totals = reading.totals(question)
         return make_charts(question, choice.period.step, GROUPS, totals, reading.breakdown)
+
+
+class Command(NamedTuple):
+    """A report, as somebody may ask for it in a shell."""
+
+    title: str
+    text: str
+
+
+def commands(question: Question, reports: str) -> list[Command]:
+    """Write down how to ask for reports of what a page shows; *reports* is the server that has them."""
+    times = {"from": render_hour(question.start), "to": render_hour(question.end)}
+    chosen = {**times, **({"key_id": question.key_id} if question.key_id else {})}
+    asked = (
+        ("Each single answer", "usage", {"format": "csv"}),
+        ("An Excel file with charts", "summary", {"format": "xlsx", "group_by": "day,asset"}),
+        ("A document with charts", "summary", {"format": "pdf", "group_by": "day"}),
+    )
+    return [
+        Command(title, _curl(f"{reports}/reports/{kind}", f"{kind}.{options['format']}", options | chosen))
+        for title, kind, options in asked
+    ]
+
+
+def _curl(address: str, file: str, options: Mapping[str, object]) -> str:
+    return f'curl -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}?{urlencode(options, safe=":,")}"'
 
 
 def export(account: Account, choice: Choice, now: datetime, format: str) -> bytes:

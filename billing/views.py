@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -20,7 +22,7 @@ from billing.models import Account, ApiKey
 from billing.services import NewKey
 from billing.signin import remember_device
 from billing.usage import month_of, used_by
-from billing.usage_page import EXPORTS, Choice, export, read_charts
+from billing.usage_page import EXPORTS, Choice, commands, export, read_charts
 from telemetry.renderers import FORMATS
 
 Context = dict[str, Any]  # Any: what a template is given
@@ -86,6 +88,7 @@ def usage(request: HttpRequest, account: Account) -> HttpResponse:
         "totals": totals,
         "charts": charts,
         "exports": EXPORTS,
+        "commands": commands(choice.question(account, now), _reports_of(request)),
         "plan": account.plan,
         "used": used_by(keys=keys, month=month),
         "reports": reports.look(account_id=account.pk, month=month),
@@ -164,6 +167,13 @@ def revoke(request: HttpRequest, account: Account, key_id: int) -> HttpResponse:
         return _page(request, "key_revoke", {"key": key})
     services.revoke_key(key=key, author=_author(request))
     return _told(request, messages.SUCCESS, f"{key.name} is revoked: it is refused from now on.")
+
+
+def _reports_of(request: HttpRequest) -> str:
+    """Return the address of the reports under the name by which the page was asked for."""
+    host = urlsplit(request.build_absolute_uri("/")).hostname or ""
+    name = f"[{host}]" if ":" in host else host
+    return f"{request.scheme}://{name}:{settings.TRINITY_REPORTS_PORT}"
 
 
 def _own(account: Account, key_id: int) -> ApiKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
 from datetime import timedelta
@@ -160,6 +161,24 @@ def test_download_is_what_the_page_shows(customer: Client, account: Account, for
     told = [re.split(r"[,\t]|\s{2,}", line)[:4] for line in lines if line[:2] == "20"]
     assert told == [[days[0], "ETH", "coinbase-ws", "2"], [days[1], "BTC", "coinbase-ws", "6"]]
     assert answer.headers["Cache-Control"].startswith("max-age=0")
+
+
+def test_page_tells_how_the_reports_of_what_it_shows_are_asked_for(
+    customer: Client, account: Account
+) -> None:
+    key_id = make_key(account).key.pk
+    page = customer.get(USAGE, {"period": "last-month", "key": key_id}, headers={"host": "localhost:8080"})
+    commands = [html.unescape(text) for text in re.findall(r'id="command-\d">(.*?)</code>', page.text)]
+    now = timezone.now()
+    ends = f"{now:%Y-%m}-01T00:00:00Z"
+    asked = (
+        "usage.csv http://localhost:9090/reports/usage?format=csv",
+        "summary.xlsx http://localhost:9090/reports/summary?format=xlsx&group_by=day,asset",
+        "summary.pdf http://localhost:9090/reports/summary?format=pdf&group_by=day",
+    )
+    for command, (file, _, address) in zip(commands, (one.partition(" ") for one in asked), strict=True):
+        assert command.startswith(f'curl -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}&from=20')
+        assert command.endswith(f'&to={ends}&key_id={key_id}"')
 
 
 def test_download_of_another_kind_is_not_there(customer: Client) -> None:

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.system.nodes import Node
+from tests.system.nodes import Node, wait_until
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = (
@@ -24,6 +27,8 @@ ARGUMENTS = (
     "--disable-sync",
 )
 PATIENCE_MS = 20_000
+CODE = re.compile(rb"^([A-Z0-9]{3,5}-?[A-Z0-9]{3,5})\r?$", re.MULTILINE)
+PICTURES = os.environ.get("TEST_PICTURES", "")  # a folder to look at the pages in
 
 
 @contextmanager
@@ -86,3 +91,70 @@ def first_administrator(node: Node) -> dict[str, str]:
     """Make the first administrator of a new node and return name and password."""
     who: dict[str, str] = json.loads(node.manage("firstadmin", "--json").stdout)
     return who
+
+
+class Keyboard:
+    """A person with no mouse."""
+
+    def __init__(self, visitor: Visitor, scheme: str) -> None:
+        self.visitor = visitor
+        self.page: Page = visitor.page
+        self.scheme = scheme
+
+    def go(self, name: str) -> None:
+        """Press Tab until the control called *name* has the focus, visibly, and then Enter."""
+        self.reach(name)
+        self.enter()
+
+    def enter(self) -> None:
+        with self.page.expect_navigation():
+            self.page.keyboard.press("Enter")
+
+    def reach(self, name: str) -> None:
+        for _ in range(80):
+            self.page.keyboard.press("Tab")
+            focused = self.page.evaluate(
+                """() => {
+                    const node = document.activeElement;
+                    const label = node.labels?.[0]?.innerText ?? "";
+                    const shown = getComputedStyle(node).outlineStyle !== "none";
+                    return [node.ariaLabel || label || node.innerText || "", shown];
+                }"""
+            )
+            if focused[0].strip() == name:
+                assert focused[1], f"the focus on {name} is not visible"
+                return
+        raise AssertionError(f"{name} cannot be reached with Tab on {self.page.url}")
+
+    def write(self, name: str, text: str) -> None:
+        self.reach(name)
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(text)
+
+    def copy(self) -> None:
+        """Press the nearest button that copies."""
+        self.visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.reach("Copy")
+        self.page.keyboard.press("Enter")
+        expect(self.page.get_by_text("Copied")).to_be_visible()
+
+    def picture(self, name: str) -> None:
+        if PICTURES:
+            self.page.wait_for_load_state("networkidle")
+            self.page.screenshot(path=Path(PICTURES, f"{name}-{self.scheme}.png"), full_page=True)
+
+    def title(self, text: str) -> None:
+        expect(self.page.get_by_role("heading", name=text, exact=True).first).to_be_visible()
+
+
+def code_for(node: Node, since_s: float) -> str:
+    """Wait for the newest mail of the node and return the code in it."""
+    found: list[bytes] = []
+
+    def has_come() -> bool:
+        mails = [path for path in (node.folder / "mail").glob("*") if path.stat().st_mtime >= since_s]
+        found[:] = [code for path in mails for code in CODE.findall(path.read_bytes())]
+        return bool(found)
+
+    wait_until(has_come, lambda: node.said)
+    return found[-1].decode()

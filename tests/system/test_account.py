@@ -3,22 +3,19 @@
 import http.client
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from billing import keys
-from tests.system.browser import Visitor, first_administrator, open_browser
+from tests.system.browser import Keyboard, Visitor, code_for, first_administrator, open_browser
 from tests.system.nodes import Node, started_node, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(180)]
-CODE = re.compile(rb"^([A-Z0-9]{3,5}-?[A-Z0-9]{3,5})\r?$", re.MULTILINE)
-PICTURES = os.environ.get("TEST_PICTURES", "")  # a folder to look at the pages in
 SCHEMES = ("light", "dark")
 # Promised for keys that are made or revoked; TEST_PATIENCE=3 allows three times as long.
 IN_FORCE_S = 2.0 * float(os.environ.get("TEST_PATIENCE", "1"))
@@ -45,79 +42,12 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-class Keyboard:
-    """A person with no mouse."""
-
-    def __init__(self, visitor: Visitor, scheme: str) -> None:
-        self.visitor = visitor
-        self.page: Page = visitor.page
-        self.scheme = scheme
-
-    def go(self, name: str) -> None:
-        """Press Tab until the control called *name* has the focus, visibly, and then Enter."""
-        self.reach(name)
-        self.enter()
-
-    def enter(self) -> None:
-        with self.page.expect_navigation():
-            self.page.keyboard.press("Enter")
-
-    def reach(self, name: str) -> None:
-        for _ in range(80):
-            self.page.keyboard.press("Tab")
-            focused = self.page.evaluate(
-                """() => {
-                    const node = document.activeElement;
-                    const label = node.labels?.[0]?.innerText ?? "";
-                    const shown = getComputedStyle(node).outlineStyle !== "none";
-                    return [node.ariaLabel || label || node.innerText || "", shown];
-                }"""
-            )
-            if focused[0].strip() == name:
-                assert focused[1], f"the focus on {name} is not visible"
-                return
-        raise AssertionError(f"{name} cannot be reached with Tab on {self.page.url}")
-
-    def write(self, name: str, text: str) -> None:
-        self.reach(name)
-        self.page.keyboard.press("Control+A")
-        self.page.keyboard.type(text)
-
-    def copy(self) -> None:
-        """Press the nearest button that copies."""
-        self.visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        self.reach("Copy")
-        self.page.keyboard.press("Enter")
-        expect(self.page.get_by_text("Copied")).to_be_visible()
-
-    def picture(self, name: str) -> None:
-        if PICTURES:
-            self.page.wait_for_load_state("networkidle")
-            self.page.screenshot(path=Path(PICTURES, f"{name}-{self.scheme}.png"), full_page=True)
-
-    def title(self, text: str) -> None:
-        expect(self.page.get_by_role("heading", name=text, exact=True).first).to_be_visible()
-
-
 @pytest.fixture(params=SCHEMES)
 def person(browser: Browser, node: Node, request: pytest.FixtureRequest) -> Iterator[Keyboard]:
     visitor = Visitor(browser, node, color_scheme=request.param, viewport={"width": 1280, "height": 800})
     yield Keyboard(visitor, request.param)
     visitor.close()
     assert visitor.complaints == []
-
-
-def code_for(node: Node, since_s: float) -> str:
-    """Wait for the newest mail of the node and return the code in it."""
-    found: list[bytes] = []
-
-    def has_come() -> bool:
-        mails = [path for path in (node.folder / "mail").glob("*") if path.stat().st_mtime >= since_s]
-        found[:] = [code for path in mails for code in CODE.findall(path.read_bytes())]
-        return bool(found)
-
-    wait_until(has_come, lambda: node.said)
-    return found[-1].decode()
 
 
 def test_customer_opens_an_account_and_looks_after_keys(node: Node, person: Keyboard) -> None:
