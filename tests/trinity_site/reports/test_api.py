@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from billing.keys import digest
 from billing.models import ReportCount
@@ -54,6 +54,15 @@ async def desk(account: Any) -> AsyncIterator[Desk]:
 
 def counted() -> int:
     return sum(ReportCount.objects.values_list("count", flat=True))
+
+
+def sleeping() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT *, pg_sleep%'"
+        )
+        (number,) = cursor.fetchone()
+    return int(number)
 
 
 def problem(told: Conversation) -> tuple[int, str]:
@@ -330,6 +339,7 @@ async def test_client_that_leaves_cancels_its_query(
     async with asyncio.timeout(20):
         await asking
     assert conversation.status == 0
+    assert await desk.maker._count(sleeping) == 0
     assert [log.status for log in desk.world.spool.take()] == [499]
     assert desk.room.enter(account.pk)
     assert await count_of(desk) == 0
@@ -363,6 +373,7 @@ async def test_query_that_takes_too_long_is_cancelled(account: Any, monkeypatch:
     async with asyncio.timeout(30):
         told = await desk.ask("/reports/usage")
     assert problem(told) == (503, "reports_unavailable")
+    assert await desk.maker._count(sleeping) == 0
     assert await count_of(desk) == 0
     await desk.aclose()
 
