@@ -19,6 +19,7 @@ from pricing.problems import PROBLEMS, Problem, render_problem
 from pricing.protocol import shorten
 from trinity_site.readings import headline, shown_assets
 from trinity_site.reference import Reference, make_reference
+from trinity_site.reports import openapi as reports_openapi
 from trinity_site.runtime import Runtime
 from trinity_site.udp_reference import UdpReference, make_udp_reference
 
@@ -64,7 +65,21 @@ async def status(request: HttpRequest) -> HttpResponse:
 @require_safe
 async def docs(request: HttpRequest) -> HttpResponse:
     """Show the documentation, with commands that ask this very node."""
-    return page(request, "docs", {"reference": reference_of(site_of(request)), "udp": udp_of(request)})
+    site = site_of(request)
+    is_reports = urlsplit(site).port == settings.TRINITY_REPORTS_PORT
+    reference = reference_of(on_port(site, settings.TRINITY_HTTP_PORT) if is_reports else site)
+    reports: Reference | None = None
+    if settings.SERVER_TYPE != "APP_SERVER":
+        reports = report_reference_of(site if is_reports else on_port(site, settings.TRINITY_REPORTS_PORT))
+    both = (reference, reports) if reports else (reference,)
+    context: Context = {
+        "reference": reference,
+        "reports": reports,
+        "schemas": list({row.name: row for one in both for row in one.schemas}.values()),
+        "problems": list({row.code: row for one in both for row in one.problems}.values()),
+        "udp": udp_of(request),
+    }
+    return page(request, "docs", context)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -103,6 +118,18 @@ def site_of(request: HttpRequest) -> str:
 @lru_cache(maxsize=8)  # a node has few names; Host is checked before it gets here
 def reference_of(site: str) -> Reference:
     return make_reference(openapi.document(), site, PROBLEMS)
+
+
+@lru_cache(maxsize=8)
+def report_reference_of(site: str) -> Reference:
+    return make_reference(reports_openapi.document(), site, {})
+
+
+def on_port(site: str, port: int) -> str:
+    """Return the address of this node's other port."""
+    parts = urlsplit(site)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"
 
 
 def udp_of(request: HttpRequest) -> UdpReference | None:

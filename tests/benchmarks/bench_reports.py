@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from tests.benchmarks.node import BenchNode
 from tests.services import start_services
 
@@ -53,12 +55,11 @@ HOURS = """
 
 
 @contextlib.contextmanager
-def report_node(rows: int) -> Iterator[tuple[BenchNode, int, str]]:
-    """Yield a node with a report worker, its process id and a key that has so many records."""
-    start_services()
+def report_node(rows: int, database: str, *, hours: bool = True) -> Iterator[tuple[BenchNode, int, str]]:
+    """Yield a node with a report worker, its process id and a key that has so many records there."""
     folder = Path(tempfile.mkdtemp(prefix="trinity-bench-"))
     node = BenchNode(folder)
-    node.environment["DATABASE_URL"] = os.environ["DATABASE_URL"]
+    node.environment["DATABASE_URL"] = database
     node.environment["SERVER_TYPE"] = "REPORT_SERVER"
     node.environment["TRINITY_REPORTS_PORT"] = str(node.http_port)
     node.environment["TRINITY_REPORTS_HEALTH_PORT"] = str(node.health_port)
@@ -66,7 +67,7 @@ def report_node(rows: int) -> Iterator[tuple[BenchNode, int, str]]:
         node.manage("migrate", "--verbosity", "0")
         node.manage("seed")
         key = node.make_key()
-        fill(rows)
+        fill(rows, database, hours=hours)
         node.start("runkeyring")
         pid = node.start("runreports")
         node.wait_for_http("/health/ready")
@@ -76,17 +77,16 @@ def report_node(rows: int) -> Iterator[tuple[BenchNode, int, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fill(rows: int) -> None:
-    import psycopg
-
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+def fill(rows: int, database: str, *, hours: bool) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
         found = connection.execute("SELECT id, account_id FROM billing_api_key").fetchone()
         assert found is not None
         names = {"rows": rows, "key": found[0], "account": found[1]}
         for (statement,) in connection.execute(DAYS).fetchall():
             connection.execute(statement)
         connection.execute(LOGS, names)
-        connection.execute(HOURS, names)
+        if hours:
+            connection.execute(HOURS, names)
         connection.execute("VACUUM ANALYZE")
 
 
@@ -112,8 +112,8 @@ def most_mb(pid: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measure(rows: int) -> dict[str, Any]:
-    with report_node(rows) as (node, pid, key):
+def measure(rows: int, database: str) -> dict[str, Any]:
+    with report_node(rows, database) as (node, pid, key):
         idle_mb = most_mb(pid)
         summaries = {}
         for question in (*SUMMARIES, FULL_ASSETS):
@@ -142,7 +142,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=10_000_000)
-    print(json.dumps(measure(parser.parse_args().rows), indent=2))
+    rows = parser.parse_args().rows
+    start_services()
+    print(json.dumps(measure(rows, os.environ["DATABASE_URL"]), indent=2))
 
 
 if __name__ == "__main__":

@@ -189,3 +189,17 @@ async def test_error_is_logged_and_answered_without_its_text(
     assert "a secret of the house" in caplog.text
     problem = await AsyncClient(raise_request_exception=False).get("/status")
     assert json.loads(problem.content)["code"] == "internal_error"
+
+
+async def test_documentation_shows_reports_on_their_own_port(settings: Any) -> None:
+    settings.SERVER_TYPE, settings.TRINITY_REPORTS_PORT = "APP_REPORT_SERVER", 9090
+    text = await text_of("/docs")
+    assert "http://testserver:9090/reports/summary" in text
+    assert "http://testserver/price?asset=BTC" in text
+    assert text.count('id="schema-Problem"') <= 1
+    assert "The 10 reports of this month have been made." in text  # the example of its problem
+
+
+async def test_documentation_of_a_node_without_reports_has_none(settings: Any) -> None:
+    settings.SERVER_TYPE = "APP_SERVER"
+    assert "/reports/summary" not in await text_of("/docs")

@@ -59,7 +59,7 @@ def counted() -> int:
 def sleeping() -> int:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT *, pg_sleep%'"
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT *, pg_s%'"
         )
         (number,) = cursor.fetchone()
     return int(number)
