@@ -174,6 +174,8 @@ class FoldedHour(Sums):
 
     class Meta:
         db_table = "usage_folded_hours"
+        # The key begins with the account: this is for what is read of all of them, and for what is too old.
+        indexes = (models.Index(fields=("hour",), name="usage_folded_hours_hour"),)
 
 
 class FoldedMonth(models.Model):
