@@ -16,6 +16,8 @@ FIRST_HTTP_ROW = 1
 FIRST_UDP_ROW = 32
 MOST_WORKERS = 31  # of each of the two
 FIRST_REPORTS_ROW = 63
+REPORTS_UDP_ROW = 71
+SPARE_REPORTS_UDP_ROW = 72  # of one that runs alone
 QUEUE_SILENT_S = 300.0  # a worker says nothing while it writes, or deletes what is old
 DEVELOPMENT_ROW = MAX_WORKERS - 1  # manage.py runserver, beside a node or without one
 
@@ -51,6 +53,13 @@ def udp_services(
             start_s=0.0 if number else START_S,
             rolls=True,
         )
+
+
+def reports_udp_service(settings: LazySettings, opened: socket.socket) -> Service:
+    """Return the worker that answers summaries; one is enough for what the database can be asked."""
+    command = ("runudp", "--reports", "--fd", str(opened.fileno()), "--row", str(REPORTS_UDP_ROW))
+    descriptors = (opened.fileno(),)
+    return Service("reports-udp", (*manage(settings), *command), descriptors=descriptors, rolls=True)
 
 
 def usage_services(settings: LazySettings) -> Iterator[Service]:
@@ -98,13 +107,18 @@ def http_services(
 
 
 def node_services(
-    settings: LazySettings, *, prices: Ports | None, reports: Ports | None, udp: Sequence[socket.socket]
+    settings: LazySettings,
+    *,
+    prices: Ports | None,
+    reports: Ports | None,
+    udp: Sequence[socket.socket],
+    reports_udp: socket.socket | None = None,
 ) -> Iterator[Service]:
     """Yield the services of one node in the order in which they start. The sockets are bound already.
 
     None are those of another kind of node (SERVER_TYPE). One that answers no prices follows no exchange.
     """
-    environment = _chosen_ports(prices, reports, udp)
+    environment = _chosen_ports(prices, reports, udp, reports_udp)
     if prices is not None:
         if settings.TRINITY_SIMULATOR_URL:
             yield Service("simulator", (*manage(settings), "runsimulator"))
@@ -132,10 +146,15 @@ def node_services(
             environment=environment,
         )
     yield from udp_services(settings, udp)
+    if reports_udp is not None:
+        yield reports_udp_service(settings, reports_udp)
 
 
 def _chosen_ports(
-    prices: Ports | None, reports: Ports | None, udp: Sequence[socket.socket]
+    prices: Ports | None,
+    reports: Ports | None,
+    udp: Sequence[socket.socket],
+    reports_udp: socket.socket | None,
 ) -> dict[str, str]:
     """Name the ports that were bound: port 0 lets the kernel choose, and the children must know what."""
     chosen = {
@@ -144,5 +163,6 @@ def _chosen_ports(
         "TRINITY_REPORTS_PORT": reports and reports.open,
         "TRINITY_REPORTS_HEALTH_PORT": reports and reports.health,
         "TRINITY_UDP_PORT": udp[0] if udp else None,
+        "TRINITY_REPORTS_UDP_PORT": reports_udp,
     }
     return {name: str(one.getsockname()[1]) for name, one in chosen.items() if one is not None}

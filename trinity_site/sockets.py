@@ -22,15 +22,17 @@ def listen(host: str, port: int, variable: str, command: str) -> socket.socket:
         raise _taken(host, port, variable, command, error) from error
 
 
-def listen_udp(settings: LazySettings, count: int, command: str) -> list[socket.socket]:
-    """Bind *count* sockets that share the UDP port, with large buffers; CommandError when that cannot be."""
-    host, port = settings.TRINITY_UDP_BIND or settings.TRINITY_BIND, settings.TRINITY_UDP_PORT
+def listen_udp(
+    settings: LazySettings, count: int, command: str, variable: str = "TRINITY_UDP_PORT"
+) -> list[socket.socket]:
+    """Bind *count* sockets that share a UDP port, with large buffers; CommandError when that cannot be."""
+    host, port = settings.TRINITY_UDP_BIND or settings.TRINITY_BIND, getattr(settings, variable)
     try:
         opened = open_sockets(host, port, count)
         for one in opened:
             enlarge(one, Parameters().buffer_bytes)
     except OSError as error:
-        raise _taken(host, port, "TRINITY_UDP_PORT", command, error) from error
+        raise _taken(host, port, variable, command, error) from error
     return opened
 
 

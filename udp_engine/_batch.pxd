@@ -108,7 +108,7 @@ cdef struct Context:
     unsigned int out_count
     unsigned int out_done
 
-cdef struct Bucket:                    # of refusals to one network
+cdef struct Bucket:                    # of refusals to one network, or of summaries to one account
     int64_t full_ns                    # when it will be, by CLOCK_MONOTONIC (GCRA)
 
 
@@ -127,7 +127,8 @@ cdef class Question:
 cdef class Batch:
     cdef Context* context
     cdef Bucket* buckets
-    cdef Finder finder
+    cdef Bucket* turns                 # likewise of accounts; NULL where prices are asked for
+    cdef Finder finder                 # None: summaries are asked for
     cdef Gate gate
     cdef Counters counters
     cdef Appender appender
@@ -152,12 +153,16 @@ cdef class Batch:
     cdef void answer_all(self, unsigned int number, int64_t mono_ns, int64_t wall_ns) noexcept nogil
     cdef void decide(self, unsigned int i, int64_t mono_ns, int64_t wall_ns, bint is_filled) noexcept nogil
     cdef void answer_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil
+    cdef void admit_summary(
+        self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns
+    ) noexcept nogil
     cdef void refuse_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil
     cdef void record(self, const Record* record) noexcept nogil
     cdef void refuse(
         self, unsigned int i, const char* code, int64_t retry_ms, const uint8_t* address, int64_t mono_ns
     ) noexcept nogil
     cdef bint may_refuse(self, const uint8_t* address, int64_t mono_ns) noexcept nogil
+    cdef bint take_turn(self, Bucket* buckets, uint64_t who, int64_t mono_ns) noexcept nogil
     cdef void prepare(self, bint may_group) noexcept nogil
     cdef bint join(self, Run* run, unsigned int i) noexcept nogil
     cdef void make_send(self, unsigned int at) noexcept nogil

@@ -9,10 +9,11 @@ from telemetry._spool import Appender
 class Question:
     """An admitted question that the board could not answer. Whoever gets it answers or drops it once.
 
-    It is open in the appender: whoever gets it records what became of it, and closes it.
+    Where it has a month it is open in the appender: whoever gets it records what became of it, and closes it.
     """
 
     asset: str | None
+    """Without one, and without *assets*, the summary of the key is asked for."""
     assets: tuple[str, ...]
     """Instead of *asset*; different ones, at most 30."""
     exchange: str | None
@@ -23,7 +24,7 @@ class Question:
     key_id: int
     account_id: int
     month: int
-    """In which the gate has counted it."""
+    """In which the gate has counted it; 0: a summary takes nothing."""
     request_bytes: int
     received_ns: int
     """By CLOCK_MONOTONIC."""
@@ -37,7 +38,7 @@ class Batch:
     def __init__(
         self,
         fd: int,
-        finder: Finder,
+        finder: Finder | None,
         gate: Gate,
         counters: Counters,
         appender: Appender,
@@ -51,13 +52,13 @@ class Batch:
         networks: int = 65_536,
         secret: int = 0,
     ) -> None:
-        """*finder*'s label must be `LABEL` of udp_engine.wire.
+        """*finder*'s label must be `LABEL` of udp_engine.wire. Without one, summaries are asked for.
 
         *budget*: batches of 64 that one `drain` answers at most. *own*: the socket's address in 16 bytes and
         its port, where it is bound to one. *tells_address*: IP_PKTINFO is on. *groups*: replies to one
         address may be one send. A network, /24 or /64, gets *refusals_per_s* refusals and *refusal_burst* at
         once; there are buckets for so many *networks* (a power of two; those that share one share its
-        refusals), chosen with *secret*.
+        refusals), chosen with *secret*. An account gets as many summaries, by buckets of their own.
         """
 
     def drain(self) -> list[Question]:

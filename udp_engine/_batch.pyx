@@ -5,8 +5,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strerror, strlen
 
 from billing._gate cimport (
-    ADMITTED, EXPIRED, QUOTA_EXCEEDED, RATE_LIMITED, REVOKED, SCOPE_PRICES, gate_admit_digest, gate_fetch, gate_hash,
-    gate_is_filled,
+    ADMITTED, EXPIRED, QUOTA_EXCEEDED, RATE_LIMITED, REVOKED, SCOPE_PRICES, SCOPE_REPORTS, gate_admit_digest, gate_fetch,
+    gate_hash, gate_is_filled,
 )
 from pricing._board cimport age_of
 from pricing._finder cimport Label
@@ -15,9 +15,9 @@ from pricing._usage cimport record_price, record_question
 from telemetry cimport _counters as counted
 from telemetry._counters cimport count, drop, note_latency
 from telemetry._spool cimport (
-    APPENDED, PRICES, UDP, spool_admits, spool_append, spool_enter, spool_leave, spool_open, spool_refuse,
+    APPENDED, PRICES, REPORT_SUMMARY, UDP, spool_admits, spool_append, spool_enter, spool_leave, spool_open, spool_refuse,
 )
-from udp_engine._datagram cimport BAD_REQUEST, DROPPED, ONE_ASSET, read_datagram
+from udp_engine._datagram cimport BAD_REQUEST, DROPPED, NO_ASSET, ONE_ASSET, read_datagram
 
 cdef int64_t MS = 1_000_000
 cdef int64_t SECOND_NS = 1_000_000_000
@@ -129,9 +129,10 @@ cdef class Batch:
     def __dealloc__(self):
         free(self.context)
         free(self.buckets)
+        free(self.turns)
 
     def __init__(
-        self, int fd, Finder finder not None, Gate gate not None, Counters counters not None,
+        self, int fd, Finder finder, Gate gate not None, Counters counters not None,
         Appender appender not None, *, unsigned int budget=16, own=None, bint tells_address=False, bint groups=True,
         uint32_t refusals_per_s=200, uint32_t refusal_burst=20, uint32_t networks=65_536, uint64_t secret=0,
     ):
@@ -151,7 +152,9 @@ cdef class Batch:
         self.bucket_mask, self.secret = networks - 1, secret
         free(self.buckets)
         self.buckets = <Bucket*>calloc(networks, sizeof(Bucket))
-        if self.buckets is NULL:
+        free(self.turns)
+        self.turns = NULL if finder is not None else <Bucket*>calloc(networks, sizeof(Bucket))
+        if self.buckets is NULL or (self.turns is NULL and finder is None):
             raise MemoryError
         for i in range(BATCH):
             self.context.in_places[i].iov_base = self.context.datagrams[i]
@@ -219,7 +222,9 @@ cdef class Batch:
                 request.outcome, request.reason = DROPPED, counted.DROPPED_BAD_SOURCE
                 continue
             read_datagram(context.datagrams[i], context.incoming[i].msg_len, request)
-            if is_filled and request.key.at != NULL and request.outcome >= ONE_ASSET:
+            if request.outcome > BAD_REQUEST and (request.outcome == NO_ASSET) != (self.turns != NULL):
+                request.outcome = BAD_REQUEST
+            if is_filled and request.key.at != NULL and request.outcome > BAD_REQUEST:
                 context.hashed[i] = gate_hash(
                     &self.gate.memory, request.key.at, request.key.length, context.digests[i]
                 )
@@ -241,7 +246,7 @@ cdef class Batch:
         if request.outcome == BAD_REQUEST:
             self.refuse(i, b"bad_request", -1, address, mono_ns)
             return
-        count(self.counters, counted.UDP_REQUESTS, 1)
+        count(self.counters, counted.LRS_REQUESTS if self.turns else counted.UDP_REQUESTS, 1)
         if not is_filled:
             self.refuse(i, b"unavailable", -1, address, mono_ns)
         elif not context.hashed[i]:
@@ -252,7 +257,10 @@ cdef class Batch:
             self.refuse(i, b"unavailable", -1, address, mono_ns)
         else:
             spool_enter(&self.appender.memory)
-            self.answer_key(i, address, mono_ns, wall_ns)
+            if self.turns:
+                self.admit_summary(i, address, mono_ns, wall_ns)
+            else:
+                self.answer_key(i, address, mono_ns, wall_ns)
             spool_leave(&self.appender.memory)
 
     cdef void answer_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil:
@@ -284,6 +292,26 @@ cdef class Batch:
         record_price(&record, verdict, &price, label)
         self.record(&record)
 
+    cdef void admit_summary(
+        self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns
+    ) noexcept nogil:
+        """Judge a key that asks what it has used: nothing is taken, so one that has used up its limits may ask as well.
+
+        Nor do they bound how often: each account has its turns, and what comes out of turn is left unanswered.
+        """
+        cdef Context* context = self.context
+        cdef GateVerdict* verdict = &context.verdicts[i]
+        gate_admit_digest(
+            &self.gate.memory, context.digests[i], mono_ns, wall_ns // SECOND_NS, SCOPE_REPORTS, address, 0, verdict
+        )
+        if verdict.code != ADMITTED and verdict.code != RATE_LIMITED and verdict.code != QUOTA_EXCEEDED:
+            self.refuse_key(i, address, mono_ns, wall_ns)
+        elif not self.take_turn(self.turns, verdict.account_id, mono_ns):
+            drop(self.counters, counted.DROPPED_LIMITED, 1)
+        else:
+            context.slow[context.slow_count] = i
+            context.slow_count += 1
+
     cdef void refuse_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil:
         """Refuse a key; a refusal that names one is recorded when it is told."""
         cdef const Request* request = &self.context.requests[i]
@@ -306,12 +334,13 @@ cdef class Batch:
             )
         if self.context.lengths[i] and verdict.key_id:
             record_question(
-                &record, verdict, &request.asset if request.outcome == ONE_ASSET else &request.assets[0], UDP, wall_ns,
+                &record, verdict, &request.assets[0] if request.count else &request.asset, UDP, wall_ns,
                 read_clock_ns(CLOCK_MONOTONIC) - mono_ns,
             )
             record.status = status
             if request.outcome != ONE_ASSET:
-                record.endpoint, record.assets = PRICES, <uint8_t>request.count
+                record.endpoint = PRICES if request.count else REPORT_SUMMARY
+                record.assets = <uint8_t>request.count
             self.record(&record)
 
     cdef void record(self, const Record* record) noexcept nogil:
@@ -336,17 +365,20 @@ cdef class Batch:
     cdef bint may_refuse(self, const uint8_t* address, int64_t mono_ns) noexcept nogil:
         """Take one refusal from what the sender's network may have. Networks that share a bucket share that."""
         cdef uint64_t network = 0
-        cdef Bucket* bucket
-        cdef int64_t full_ns
         if memcmp(address, MAPPED, 12) == 0:
             memcpy(&network, address + 12, 3)
             network |= <uint64_t>1 << 63
         else:
             memcpy(&network, address, 8)
-        network ^= self.secret
-        network = (network ^ network >> 30) * 0xBF58476D1CE4E5B9ULL  # splitmix64's last steps
-        network = (network ^ network >> 27) * 0x94D049BB133111EBULL
-        bucket = &self.buckets[(network ^ network >> 31) & self.bucket_mask]
+        return self.take_turn(self.buckets, network, mono_ns)
+
+    cdef bint take_turn(self, Bucket* buckets, uint64_t who, int64_t mono_ns) noexcept nogil:
+        cdef Bucket* bucket
+        cdef int64_t full_ns
+        who ^= self.secret
+        who = (who ^ who >> 30) * 0xBF58476D1CE4E5B9ULL  # splitmix64's last steps
+        who = (who ^ who >> 27) * 0x94D049BB133111EBULL
+        bucket = &buckets[(who ^ who >> 31) & self.bucket_mask]
         full_ns = bucket.full_ns if bucket.full_ns > mono_ns else mono_ns
         if full_ns + self.refusal_ns - mono_ns > self.refusal_burst_ns:
             return 0
@@ -521,7 +553,8 @@ cdef class Batch:
             if received == 0:
                 break
             self.hand_over(questions, began_ns)
-            self.finder.learn()
+            if self.finder is not None:
+                self.finder.learn()
             if received < BATCH or self.is_blocked or len(questions) >= BATCH:
                 break
         return questions
@@ -574,7 +607,7 @@ cdef class Batch:
         question.key_row = self.context.verdicts[i].row
         question.key_id = self.context.verdicts[i].key_id
         question.account_id = self.context.verdicts[i].account_id
-        question.month = self.context.verdicts[i].month
+        question.month = 0 if self.turns else self.context.verdicts[i].month
         question.request_bytes = self.context.incoming[i].msg_len
         question.received_ns = received_ns
         question.name = PyBytes_FromStringAndSize(<char*>&self.context.names[i], message.msg_namelen)

@@ -14,6 +14,7 @@ cdef enum:
 cdef enum:                             # what a datagram is
     DROPPED                            # in silence, for `reason`
     BAD_REQUEST                        # an object, with something wrong in it
+    NO_ASSET                           # nor anything that goes with one
     ONE_ASSET
     SEVERAL_ASSETS
 

@@ -349,6 +349,8 @@ cdef inline unsigned int field_of(const Text* name) noexcept nogil:
     elif length == 7:
         if memcmp(at, b"api_key", 7) == 0:
             return API_KEY
+        if memcmp(at, b"answers", 7) == 0:
+            return REPLY_FIELD
     elif length == 6:
         if memcmp(at, b"assets", 6) == 0:
             return ASSETS
@@ -511,6 +513,13 @@ cdef bint read_field(Reader* reader, unsigned int field, Request* out, bint* is_
     return 1
 
 
+cdef inline bint go_together(unsigned int seen) noexcept nogil:
+    """Whether fields make a question: of one asset, of several, or of none and of nothing that goes with one."""
+    if seen & ASSET:
+        return not seen & ASSETS
+    return seen & ASSETS != 0 or not seen & (EXCHANGE | AGE)
+
+
 cdef bint read_object(Reader* reader, Request* out, bint* is_good) noexcept nogil:
     """Read the object that a datagram is, and that nothing follows it."""
     cdef unsigned int seen = 0, field
@@ -547,7 +556,7 @@ cdef bint read_object(Reader* reader, Request* out, bint* is_good) noexcept nogi
                 break
     if skip_space(reader):
         return stop(reader, DROPPED_MALFORMED)
-    if (seen & ASSET != 0) == (seen & ASSETS != 0):
+    if not go_together(seen):
         is_good[0] = 0
     return 1
 
@@ -558,6 +567,7 @@ cdef void read_datagram(char* datagram, size_t length, Request* out) noexcept no
     out.outcome = DROPPED
     out.asset.length = out.exchange.length = out.key.length = out.id.length = 0
     out.key.at = NULL
+    out.asset.at = datagram            # nothing, of length 0, is read from somewhere too
     out.max_age_ms = -1
     out.count = 0
     if length == 0:
@@ -576,7 +586,7 @@ cdef void read_datagram(char* datagram, size_t length, Request* out) noexcept no
     elif not is_good:
         out.outcome = BAD_REQUEST
     else:
-        out.outcome = SEVERAL_ASSETS if out.count else ONE_ASSET
+        out.outcome = SEVERAL_ASSETS if out.count else ONE_ASSET if out.asset.length else NO_ASSET
 
 
 # -- the public face -------------------------------------------------------------------------------------------------
@@ -596,6 +606,8 @@ def parse(bytes datagram not None):
         return "bad_request", text_of(&request.id)
     key = None if request.key.at == NULL else request.key.at[:request.key.length]
     demands = text_of(&request.exchange), None if request.max_age_ms < 0 else request.max_age_ms, key, text_of(&request.id)
+    if request.outcome == NO_ASSET:
+        return "summary", *demands[2:]
     if request.outcome == ONE_ASSET:
         return "price", text_of(&request.asset), *demands
     return "prices", tuple([text_of(&request.assets[i]) for i in range(request.count)]), *demands

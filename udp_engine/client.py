@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from udp_engine.exceptions import BadReply, ClientClosed, Refused
 from udp_engine.questions import Answer, Lots, Retry, Tries
-from udp_engine.wire import PORT, Price, Prices, Refusal, build_request, parse_reply
+from udp_engine.wire import PORT, Price, Prices, Refusal, Summary, build_request, parse_reply
 
 DEFAULT = Retry()
 RECEIVE_BYTES = 65_535
@@ -60,6 +60,11 @@ class PriceClient:
             id = _new_id()
             lots.take(self._ask(lots.request(id), id, Prices))
         return lots.result()
+
+    def summary(self) -> Summary:
+        """Ask what the key has used this month; reports have a port of their own, 2680."""
+        id = _new_id()
+        return self._ask(build_request(None, self._key, id=id), id, Summary)
 
     def _ask(self, request: bytes, id: str, kind: type[Answer]) -> Answer:
         clock = time.monotonic
@@ -148,6 +153,11 @@ class AsyncPriceClient:
             lots.take(await self._ask(lots.request(id), id, Prices))
         return lots.result()
 
+    async def summary(self) -> Summary:
+        """Ask what the key has used this month, as `PriceClient.summary` does."""
+        id = _new_id()
+        return await self._ask(build_request(None, self._key, id=id), id, Summary)
+
     async def _ask(self, request: bytes, id: str, kind: type[Answer]) -> Answer:
         clock = asyncio.get_running_loop().time
         async with self._room:
@@ -167,7 +177,7 @@ class _Mailbox(asyncio.DatagramProtocol):
         self.transport: Any = None  # Any: asyncio.DatagramTransport, or uvloop's own
         self.error: Exception | None = None
         self.closed = asyncio.Event()
-        self._waiting: dict[str, tuple[type[Price | Prices], asyncio.Future[Any]]] = {}
+        self._waiting: dict[str, tuple[type[Price | Prices | Summary], asyncio.Future[Any]]] = {}
 
     async def ask(
         self, request: bytes, id: str, kind: type[Answer], wait_s: float

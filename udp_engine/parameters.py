@@ -18,6 +18,12 @@ class Parameters:
     """Buckets for them, per worker, 8 bytes each; a power of two."""
     waiting: int = 1_024
     """Questions that wait for asyncio or the lower tiers, per worker; a quarter of them may be one key's."""
+    summary_ms: int = 1_000
+    """How old a summary may be that is told again; for as long a database that failed is not asked for it."""
+    summary_entries: int = 4_096
+    """Summaries that are kept, 2 KB each."""
+    summaries_at_once: int = 64
+    """Summaries that are read, or wait to be read, at the same time."""
     grace_ms: int = 3_000
     """For those that wait when a worker has to leave: longer than the lower tiers may take."""
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 from udp_engine.exceptions import REFUSALS, BadReply, NoAnswer, Refused, RequestTooLarge
-from udp_engine.wire import MAX_ASSETS, Price, Prices, Refusal, build_request
+from udp_engine.wire import MAX_ASSETS, Price, Prices, Refusal, Summary, build_request
 
-Answer = TypeVar("Answer", Price, Prices)
+Answer = TypeVar("Answer", Price, Prices, Summary)
 
 
 class Retry(NamedTuple):

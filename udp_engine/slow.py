@@ -1,4 +1,4 @@
-"""What the board cannot answer: asked of the lower tiers, a little in each turn of the loop, bounded."""
+"""What the batch cannot answer: asked of somebody else, a little in each turn of the loop, bounded."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol, TypeAlias
 
-from pricing.problems import Problem
-from pricing.protocol import PriceAnswer, PriceQuery
-from pricing.usage import told_price, told_prices
+from pricing.usage import told_prices
 from telemetry._counters import (
     BG_WORK_COMPLETED,
     BG_WORK_DROPPED,
@@ -20,38 +19,46 @@ from telemetry._counters import (
     DROPPED_UNSENT,
     Counters,
 )
-from telemetry._spool import PRICE, PRICES, UDP
+from telemetry._spool import PRICE, PRICES, REPORT_SUMMARY, UDP
 from telemetry.recorder import Recorder
 from telemetry.running import happens
 from telemetry.seldom import Seldom
 from telemetry.usage import GIVEN_UP, Asked, Told
-from udp_engine import wire
 from udp_engine._batch import Batch, Question
 from udp_engine.parameters import Parameters
 
 SLICE_NS = 1_000_000  # then whatever has come meanwhile has its turn
 FAILED = "Answering %r failed unexpectedly"
-UNEXPECTED = Problem("unavailable", "")
 
 logger = logging.getLogger(__name__)
 
 
-class Prices(Protocol):
-    """What answers from all three tiers, as `pricing.service.PriceService` does."""
+class Answer(NamedTuple):
+    reply: bytes
+    status: int
+    """Which of HTTP's numbers the usage record has."""
+    told: Told
 
-    def at_once(self, query: PriceQuery) -> PriceAnswer | Problem | None: ...
-    async def below(self, query: PriceQuery) -> PriceAnswer | Problem: ...
+
+Later: TypeAlias = Callable[[], Awaitable[Answer]]
+
+
+class Answers(Protocol):
+    """What answers questions: `udp_engine.prices` or `udp_engine.summaries`."""
+
+    def begin(self, question: Question) -> Answer | Later:
+        """Answer at once, or say what takes a while."""
 
 
 class SlowPath:
     """Take admitted questions and answer each once, or count why not. All are recorded first."""
 
     def __init__(
-        self, batch: Batch, prices: Prices, counters: Counters, recorder: Recorder, parameters: Parameters
+        self, batch: Batch, answers: Answers, counters: Counters, recorder: Recorder, parameters: Parameters
     ) -> None:
         self._batch = batch
         self._recorder = recorder
-        self._prices = prices
+        self._answers = answers
         self._counters = counters
         self._most = parameters.waiting
         self._share = max(1, parameters.waiting // 4)
@@ -107,53 +114,35 @@ class SlowPath:
             asyncio.get_running_loop().call_soon(self._work)
 
     def _begin(self, question: Question) -> None:
-        """Answer at once what the board knows after all, and let the rest wait for the lower tiers."""
-        queries = queries_of(question)
-        found = {query.asset: self._at_once(query) for query in queries}
-        if None not in found.values():
-            self._reply(question, found)
-            self._left(question)
-            return
-        task = asyncio.create_task(self._answer_below(question, queries, found), name="udp:question")
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, question))
-
-    async def _answer_below(
-        self, question: Question, queries: list[PriceQuery], found: dict[str, PriceAnswer | Problem | None]
-    ) -> None:
-        waiting = [query for query in queries if found[query.asset] is None]
-        answers = await asyncio.gather(*map(self._below, waiting))
-        found.update(zip((query.asset for query in waiting), answers, strict=True))
-        self._reply(question, found)
-
-    def _at_once(self, query: PriceQuery) -> PriceAnswer | Problem | None:
+        """Send what is answered at once, and let the rest wait. What cannot be made or written is counted."""
         try:
-            return self._prices.at_once(query)
-        except Exception:
-            if self._may_log():
-                logger.exception(FAILED, query.asset)
-            return UNEXPECTED
-
-    async def _below(self, query: PriceQuery) -> PriceAnswer | Problem:
-        try:
-            return await self._prices.below(query)
-        except Exception:
-            if self._may_log():
-                logger.exception(FAILED, query.asset)
-            return UNEXPECTED
-
-    def _reply(self, question: Question, found: dict[str, PriceAnswer | Problem | None]) -> None:
-        """Send the answer; one that cannot be written is counted, and ends nothing else."""
-        try:
-            reply = render(question, found)
+            begun = self._answers.begin(question)
         except Exception:
             if self._may_log():
                 logger.exception(FAILED, question)
             self._drop(question, DROPPED_UNSENT)
-            return
-        status, told = told_of(question, found)
-        self._recorder.close(asked_by(question), status, told)
-        self._batch.answer(question, reply)
+        else:
+            if not isinstance(begun, Answer):
+                task = asyncio.create_task(self._answer(question, begun), name="udp:question")
+                self._tasks.add(task)
+                task.add_done_callback(lambda done: self._ended(done, question))
+                return
+            self._send(question, begun)
+        self._left(question)
+
+    async def _answer(self, question: Question, later: Later) -> None:
+        try:
+            answer = await later()
+        except Exception:
+            if self._may_log():
+                logger.exception(FAILED, question)
+            self._drop(question, DROPPED_UNSENT)
+        else:
+            self._send(question, answer)
+
+    def _send(self, question: Question, answer: Answer) -> None:
+        self._recorder.close(asked_by(question), answer.status, answer.told)
+        self._batch.answer(question, answer.reply)
         self._counters.add(BG_WORK_COMPLETED)
 
     def _ended(self, task: asyncio.Task[None], question: Question) -> None:
@@ -176,35 +165,11 @@ class SlowPath:
         self._counters.drop(reason)
 
 
-def assets_of(question: Question) -> tuple[str, ...]:
-    return question.assets if question.asset is None else (question.asset,)
-
-
-def queries_of(question: Question) -> list[PriceQuery]:
-    return [PriceQuery(asset, question.exchange, question.max_age_ms) for asset in assets_of(question)]
-
-
 def asked_by(question: Question) -> Asked:
-    endpoint = PRICES if question.asset is None else PRICE
+    endpoint = PRICES if question.assets else REPORT_SUMMARY if question.asset is None else PRICE
     who = question.key_id, question.account_id, question.month
     return Asked(*who, UDP, endpoint, question.received_ns)
 
 
-def told_of(question: Question, found: dict[str, PriceAnswer | Problem | None]) -> tuple[int, Told]:
-    """Say for the usage record what is answered, and with which of HTTP's numbers."""
-    if question.asset is None:
-        return 200, told_prices(question.assets)
-    answer = found[question.asset]
-    assert answer is not None  # nothing is told before everything is found
-    return answer.status if isinstance(answer, Problem) else 200, told_price(question.asset, answer)
-
-
-def render(question: Question, found: dict[str, PriceAnswer | Problem | None]) -> bytes:
-    """Write the reply; *found* has an answer for every asset of the question."""
-    answers = [(asset, answer) for asset, answer in found.items() if answer is not None]
-    if question.asset is None:
-        return wire.render_prices(answers, question.id)
-    ((_, answer),) = answers
-    if isinstance(answer, Problem):
-        return wire.render_problem(answer, question.id)
-    return wire.render_price(answer, question.id)
+def assets_of(question: Question) -> tuple[str, ...]:
+    return question.assets if question.asset is None else (question.asset,)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -16,6 +16,7 @@ from pricing.protocol import PriceAnswer
 from udp_engine.exceptions import BadReply, RequestTooLarge
 
 PORT = 2679
+REPORTS_PORT = 2680
 MAX_DATAGRAM_BYTES = 1_200
 MAX_ASSETS = 30
 MAX_ID_CHARACTERS = 64
@@ -85,6 +86,26 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_ms: int | None = None
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """What a key has asked for in a month, in the order of its members on the wire."""
+
+    month: str
+    key: int
+    used: int
+    """Of the month's requests, by all keys that share them."""
+    limit: int | None
+    answers: int
+    """Given to this key, refusals too; of the figures below each adds up to it."""
+    by_status: Mapping[str, int]
+    by_day: Mapping[str, int]
+    by_asset: Mapping[str, int]
+    """Those with the most answers, as many as had room."""
+    other_assets: int
+    """Answers about the rest, or about none."""
+    reports_used: int
+    reports_limit: int | None
+
+
 # -- replies, as the server writes them
 
 
@@ -114,6 +135,19 @@ def render_prices(answers: Iterable[tuple[str, PriceAnswer | Problem]], id: str 
     raise ValueError("names that came in one datagram fit into one")
 
 
+def render_summary(summary: Summary, id: str | None) -> bytes:
+    """Render a summary with as many of its assets as have room; the others are added up."""
+    shown = dict(summary.by_asset)
+    while len(reply := _identified(_with_assets(summary, shown), id)) > MAX_DATAGRAM_BYTES and shown:
+        shown.popitem()
+    return reply
+
+
+def _with_assets(summary: Summary, shown: Mapping[str, int]) -> Summary:
+    others = summary.answers - sum(shown.values())
+    return msgspec.structs.replace(summary, by_asset=shown, other_assets=others)
+
+
 def render_problem(problem: Problem, id: str | None) -> bytes:
     return render_refusal(code_of(problem), id, age_ms=_age_ms(problem))
 
@@ -124,7 +158,7 @@ def render_refusal(
     return _identified(Refusal(code, age_ms, retry_ms), id)
 
 
-def _identified(reply: Price | Prices | Refusal, id: str | None) -> bytes:
+def _identified(reply: Price | Prices | Summary | Refusal, id: str | None) -> bytes:
     """Put the id, where there is one, before the other members."""
     body = _encode(reply)
     return body if id is None else b'{"id":%b,%b' % (_encode(id), body[1:])
@@ -158,6 +192,8 @@ def _age_ms(problem: Problem) -> int | None:
 
 
 class _Request(msgspec.Struct, omit_defaults=True):
+    """Without an asset it asks for a summary."""
+
     api_key: str
     id: str
     asset: str | None = None
@@ -182,23 +218,25 @@ class _Member(msgspec.Struct):
 
 class _Reply(_Member):
     id: str | None = None
+    answers: int | None = None
     retry_ms: int | None = None
     prices: list[_Member] | None = None
     omitted: list[str] = []
 
 
 _decoder = msgspec.json.Decoder(_Reply)
+_summary_decoder = msgspec.json.Decoder(Summary)
 
 
 def build_request(
-    wanted: str | Sequence[str],
+    wanted: str | Sequence[str] | None,
     key: str,
     *,
     id: str,
     exchange: str | None = None,
     max_age_ms: int | None = None,
 ) -> bytes:
-    """Ask for one asset, or for several. Raises RequestTooLarge."""
+    """Ask for one asset, for several, or for the key's summary. Raises RequestTooLarge."""
     asset, assets = (wanted, None) if isinstance(wanted, str) else (None, wanted)
     request = _encode(_Request(key, id, asset, assets, exchange, max_age_ms))
     if len(request) > MAX_DATAGRAM_BYTES:
@@ -206,7 +244,7 @@ def build_request(
     return request
 
 
-def parse_reply(data: bytes) -> tuple[str | None, Price | Prices | Refusal]:
+def parse_reply(data: bytes) -> tuple[str | None, Price | Prices | Summary | Refusal]:
     """Read a reply and whose it is; members that are not known here are left alone. Raises BadReply."""
     try:
         reply = _decoder.decode(data)
@@ -216,7 +254,16 @@ def parse_reply(data: bytes) -> tuple[str | None, Price | Prices | Refusal]:
         return reply.id, Prices([_member(data, one) for one in reply.prices], reply.omitted)
     if reply.error is not None:
         return reply.id, Refusal(reply.error, reply.age_ms, reply.retry_ms)
+    if reply.answers is not None:
+        return reply.id, _summary(data)
     return reply.id, _told(data, reply)
+
+
+def _summary(data: bytes) -> Summary:
+    try:
+        return _summary_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadReply(data) from error
 
 
 def _member(data: bytes, member: _Member) -> Price | Failure:

@@ -18,7 +18,7 @@ from telemetry.seldom import Seldom
 from udp_engine import sockets
 from udp_engine._batch import Batch
 from udp_engine.parameters import Parameters
-from udp_engine.slow import Prices, SlowPath
+from udp_engine.slow import Answers, SlowPath
 
 DROPS_PERIOD_S = 0.5
 PAUSE_S = 1.0  # after an error of the socket itself
@@ -27,17 +27,20 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Answer what comes to *opened*, which stays its opener's. *workers* share its port, this one too."""
+    """Answer what comes to *opened*, which stays its opener's. *workers* share its port, this one too.
+
+    Without a *finder* it is asked for summaries, and *answers* must have them.
+    """
 
     def __init__(
         self,
         opened: socket.socket,
         *,
-        finder: Finder,
+        finder: Finder | None,
         gate: Gate,
         counters: Counters,
         appender: Appender,
-        prices: Prices,
+        answers: Answers,
         parameters: Parameters,
         workers: int = 1,
     ) -> None:
@@ -66,7 +69,7 @@ class Worker:
             networks=parameters.networks,
             secret=secrets.randbits(64),
         )
-        self._slow = SlowPath(self.batch, prices, counters, Recorder(appender, counters), parameters)
+        self._slow = SlowPath(self.batch, answers, counters, Recorder(appender, counters), parameters)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set; then let what waits finish, for `grace_ms` at most.

@@ -37,6 +37,7 @@ class Node:
         self.folder = folder
         self.http_port, self.health_port, self.simulator_port = free_port(), free_port(), free_port()
         self.udp_port, self.reports_port, self.reports_health_port = free_port(), free_port(), free_port()
+        self.reports_udp_port = free_port()
         self.environment = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
             "TRINITY_DATA_DIR": str(folder),
             "CLUSTER_NODE": f"Test-{os.getpid()}-{self.http_port}",
@@ -47,6 +48,7 @@ class Node:
             "TRINITY_UDP_PORT": str(self.udp_port),
             "TRINITY_REPORTS_PORT": str(self.reports_port),
             "TRINITY_REPORTS_HEALTH_PORT": str(self.reports_health_port),
+            "TRINITY_REPORTS_UDP_PORT": str(self.reports_udp_port),
             "TRINITY_UDP_WORKERS": "2",
             **environment,
         }

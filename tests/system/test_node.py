@@ -12,13 +12,14 @@ import pytest
 
 from pricing._board import BoardReader
 from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_until
-from trinity_site.roles import FIRST_REPORTS_ROW, FIRST_UDP_ROW
+from trinity_site.roles import FIRST_REPORTS_ROW, FIRST_UDP_ROW, REPORTS_UDP_ROW
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 EVERYONE = {
     *("runsimulator", "runfeeds", "runkeyring", "runshipper", "runhttp-1", "runhttp-2"),
     *(f"runudp-{FIRST_UDP_ROW}", f"runudp-{FIRST_UDP_ROW + 1}", f"runreports-{FIRST_REPORTS_ROW}"),
+    f"runudp-{REPORTS_UDP_ROW}",
 }
 SILENT_S = 10.0  # after which a process that hangs is killed
 

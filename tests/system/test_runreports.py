@@ -9,12 +9,18 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.system.nodes import Node, started_node, wait_until
+from udp_engine.client import PriceClient
+from udp_engine.questions import Retry
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+PATIENT = Retry(total_s=60, attempts=7)  # a worker may have to start first
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def told(node: Node, path: str) -> dict[str, int]:
 
 
 def test_node_for_reports_runs_what_it_needs_and_nothing_else(node: Node) -> None:
-    assert set(node.children()) == {"runkeyring", "runshipper", "runreports-63"}
+    assert set(node.children()) == {"runkeyring", "runshipper", "runreports-63", "runudp-71"}
     assert "/reports/summary" in node.said
     assert "/price" not in node.said
     with pytest.raises(ConnectionRefusedError):
@@ -85,10 +91,18 @@ def test_documentation_is_on_the_same_port(node: Node) -> None:
     assert ask(node, "/admin/", key="")[0] == 404
 
 
+def roll(node: Node) -> None:
+    """Have all workers replaced, one after another, and wait for the last one."""
+    last = "reports-udp was replaced"
+    before = node.said.count(last)
+    node.signal(signal.SIGUSR2)
+    wait_until(lambda: node.said.count(last) > before, "it was not replaced")
+
+
 def test_report_worker_is_replaced_without_losing_a_connection(node: Node) -> None:
     before = node.children()["runreports-63"]
-    node.signal(signal.SIGUSR2)
-    wait_until(lambda: node.children().get("runreports-63", before) != before, "it was not replaced")
+    roll(node)
+    assert node.children()["runreports-63"] != before
     assert ask(node, "/reports/summary")[0] == 200
 
 
@@ -97,3 +111,36 @@ def test_killed_report_worker_comes_back(node: Node) -> None:
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: node.children().get("runreports-63", killed) != killed, "it did not come back")
     assert ask(node, "/reports/summary")[0] == 200
+
+
+def summary(node: Node) -> dict[str, Any]:  # Any: JSON
+    with PriceClient("127.0.0.1", node.reports_udp_port, key=node.key, retry=PATIENT) as client:
+        return msgspec.structs.asdict(client.summary())
+
+
+def test_summary_tells_over_udp_what_reports_there_were(node: Node) -> None:
+    before = summary(node)
+    assert ask(node, "/reports/usage")[0] == 200
+    wait_until(lambda: summary(node)["reports_used"] == before["reports_used"] + 1)
+    assert (before["answers"], before["used"], before["limit"]) == (0, 0, None)
+
+
+def test_summaries_are_told_in_the_reports_of_reports(node: Node) -> None:
+    path = "/reports/report-summary?endpoint=reports/summary&protocol=udp"
+    before = told(node, path)["answers"]
+    for _ in range(3):
+        summary(node)
+    wait_until(lambda: told(node, path)["answers"] >= before + 3)
+    assert told(node, path)["counted"] == 0
+
+
+def test_summary_worker_is_replaced_and_comes_back(node: Node) -> None:
+    before = node.children()["runudp-71"]
+    roll(node)
+    replaced = node.children()["runudp-71"]
+    assert replaced != before
+    assert summary(node)["month"]
+    os.kill(replaced, signal.SIGKILL)
+    wait_until(lambda: node.children().get("runudp-71", replaced) != replaced, "it did not come back")
+    assert summary(node)["month"]
+    assert "Traceback" not in node.said

@@ -26,10 +26,10 @@ CHANGE_S = 2.0 * RECOVERY_S / 5.0
 class Customer(socket.socket):
     """Asks the node over UDP."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, port: int | None = None) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
         self.node = node
-        self.connect(("127.0.0.1", node.udp_port))
+        self.connect(("127.0.0.1", port or node.udp_port))
         self.settimeout(PATIENCE_S)
 
     def ask(self, key: str | None = None, /, **fields: Any) -> dict[str, Any]:  # Any: JSON
@@ -80,6 +80,33 @@ def test_several_assets_are_answered_in_one_datagram(customer: Customer) -> None
     assert [one.get("error") for one in told["prices"]] == [None, "unknown_asset", None]
 
 
+def test_summary_tells_what_a_key_has_asked_for(customer: Customer) -> None:
+    """From the answers into the spool, by the shipper into the database, and out again in one datagram."""
+    key = make_key(customer.node)
+    wait_until(lambda: customer.error(key["key"], asset="NOPE") == "unknown_asset", timeout_s=CHANGE_S)
+    for _ in range(3):
+        assert customer.error(key["key"]) is None
+    assert customer.error("tb_live_0123456789ABCDEFGHIJKLMNOPQRSTUV000000") == "unauthorized"
+    with contextlib.closing(Customer(customer.node, customer.node.reports_udp_port)) as reports:
+        wait_until(lambda: reports.ask(key["key"]).get("answers") == 4)
+        told = reports.ask(key["key"], id="7")
+        assert (told["id"], told["key"], told["used"], told["limit"]) == ("7", key["id"], 4, 50_000)
+        assert told["by_status"] == {"200": 3, "404": 1}
+        assert (told["by_asset"], told["other_assets"]) == ({"BTC": 3, "NOPE": 1}, 0)
+        assert list(told["by_day"].values()) == [4]
+        assert (told["reports_used"], told["reports_limit"]) == (0, 10)
+        assert reports.ask(key["key"], asset="BTC")["error"] == "bad_request"
+        assert reports.ask("tb_live_" + "x" * 38)["error"] == "unauthorized"
+    assert customer.ask(key["key"])["error"] == "bad_request"
+
+
+def make_key(node: Node) -> dict[str, Any]:  # Any: JSON
+    made = node.manage("apikey", "create", "--plan", "pro", "--json")
+    assert made.returncode == 0, made.stderr
+    key: dict[str, Any] = json.loads(made.stdout)
+    return key
+
+
 def test_what_is_not_listed_is_unknown(customer: Customer) -> None:
     assert customer.error(asset="NOPE") == "unknown_asset"
     assert customer.error(exchange="nobody") == "unknown_asset"
@@ -88,9 +115,7 @@ def test_what_is_not_listed_is_unknown(customer: Customer) -> None:
 def test_key_made_while_running_is_admitted_and_a_revoked_one_refused(customer: Customer) -> None:
     unknown = "tb_live_0123456789ABCDEFGHIJKLMNOPQRSTUV000000"
     assert customer.error(unknown) == "unauthorized"
-    made = customer.node.manage("apikey", "create", "--plan", "pro", "--json")
-    assert made.returncode == 0, made.stderr
-    key = json.loads(made.stdout)
+    key = make_key(customer.node)
     wait_until(lambda: customer.error(key["key"]) is None, timeout_s=CHANGE_S)
     assert customer.node.manage("apikey", "revoke", str(key["id"])).returncode == 0
     wait_until(lambda: customer.error(key["key"]) == "revoked", timeout_s=CHANGE_S)
@@ -116,13 +141,13 @@ def test_workers_are_replaced_by_a_signal_and_every_question_is_answered(custome
         return {pid for name, pid in node.children().items() if name.startswith("runudp")}
 
     before = workers()
-    assert len(before) == 2
-    asked, replaced = 0, re.compile(r"udp-\d was replaced")
+    assert len(before) == 3  # one of them answers summaries
+    asked, replaced = 0, re.compile(r"udp(-\d)? was replaced")
     with contextlib.ExitStack() as stack:
         customers = [stack.enter_context(Customer(node)) for _ in range(16)]  # both workers get some
         node.signal(signal.SIGUSR2)
         until_s = time.monotonic() + PATIENCE_S
-        while len(replaced.findall(node.said)) < 2:
+        while len(replaced.findall(node.said)) < 3:
             assert time.monotonic() < until_s, node.said
             for number, one in enumerate(customers):
                 one.send(msgspec.json.encode({"api_key": node.key, "asset": "BTC", "id": str(number)}))
@@ -130,6 +155,6 @@ def test_workers_are_replaced_by_a_signal_and_every_question_is_answered(custome
                 assert msgspec.json.decode(one.recv(2_000))["id"] == str(number)
             asked += 16
     assert asked > 16
-    assert len(workers()) == 2
+    assert len(workers()) == 3
     assert not workers() & before
     assert "Traceback" not in node.said

@@ -26,6 +26,7 @@ def services_of(
     sockets: tuple[socket.socket, socket.socket],
     udp: Sequence[socket.socket] = (),
     *,
+    reports_udp: socket.socket | None = None,
     kinds: Sequence[str] = ("prices",),
     **changes: object,
 ) -> dict[str, Service]:
@@ -41,7 +42,8 @@ def services_of(
     }
     settings: Any = SimpleNamespace(**chosen | changes)
     prices, reports = (Ports(*sockets) if kind in kinds else None for kind in ("prices", "reports"))
-    return {one.name: one for one in node_services(settings, prices=prices, reports=reports, udp=udp)}
+    services = node_services(settings, prices=prices, reports=reports, udp=udp, reports_udp=reports_udp)
+    return {one.name: one for one in services}
 
 
 def test_feeds_keyring_and_shipper_start_before_the_workers_and_stop_after_them(sockets: Any) -> None:
@@ -87,6 +89,17 @@ def test_simulator_starts_first_where_prices_are_simulated(sockets: Any) -> None
     assert list(services) == ["simulator", "feeds", "keyring", "shipper", "http-1"]
 
 
+def test_node_for_reports_answers_summaries_over_udp_in_one_worker(sockets: Any) -> None:
+    with open_socket("127.0.0.1", 0) as opened:
+        services = services_of(sockets, kinds=("reports",), reports_udp=opened)
+        assert list(services)[-2:] == ["reports-1", "reports-udp"]
+        worker = services["reports-udp"]
+        assert worker.command[-5:] == ("--reports", "--fd", str(opened.fileno()), "--row", "71")
+        assert (worker.descriptors, worker.rolls) == ((opened.fileno(),), True)
+        port = str(opened.getsockname()[1])
+        assert services["reports-1"].environment["TRINITY_REPORTS_UDP_PORT"] == port
+
+
 def test_workers_inherit_both_sockets_and_learn_their_ports(sockets: Any) -> None:
     http, health = sockets
     worker = services_of(sockets)["http-1"]
@@ -98,10 +111,12 @@ def test_every_process_counts_in_a_row_of_its_own(sockets: Any) -> None:
     with contextlib.ExitStack() as stack:
         udp = [stack.enter_context(open_socket("127.0.0.1", 0)) for _ in range(31)]
         kinds = ("prices", "reports")
-        most = services_of(sockets, udp, kinds=kinds, TRINITY_HTTP_WORKERS=31, TRINITY_REPORT_WORKERS=8)
+        reports_udp = stack.enter_context(open_socket("127.0.0.1", 0))
+        numbers = {"TRINITY_HTTP_WORKERS": 31, "TRINITY_REPORT_WORKERS": 8}
+        most = services_of(sockets, udp, kinds=kinds, reports_udp=reports_udp, **numbers)
     rows = [int(row_of(one)) for one in most.values() if "--row" in one.command]
-    everyone = [roles.FEEDS_ROW, *rows, roles.DEVELOPMENT_ROW]
-    assert len(rows) == 70
+    everyone = [roles.FEEDS_ROW, *rows, roles.SPARE_REPORTS_UDP_ROW, roles.DEVELOPMENT_ROW]
+    assert len(rows) == 71
     assert len(set(everyone)) == len(everyone)
     assert max(everyone) < MAX_WORKERS
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 MAX_BYTES, MAX_DEPTH, MAX_ASSETS, MAX_AGE_MS = 1_200, 4, 30, 86_400_000
 FIELDS = frozenset(("asset", "assets", "api_key", "id", "exchange", "max_age_ms"))
-OF_REPLIES = frozenset(("error", "price", "prices"))
+OF_REPLIES = frozenset(("error", "price", "prices", "answers"))
+OF_PRICES = frozenset(("asset", "assets", "exchange", "max_age_ms"))
 
 _blank = re.compile(r"[ \t\n\r]*").match
 _plain = re.compile(r'[^"\\\x00-\x1f]*').match
@@ -33,6 +34,8 @@ class Refusal(NamedTuple):
 
 
 class Query(NamedTuple):
+    """What is asked for; without an asset it is the summary of the key."""
+
     asset: str | None
     assets: tuple[str, ...]
     exchange: str | None
@@ -249,7 +252,8 @@ def judge(fields: Mapping[str, object]) -> Refusal | Query:
 
 
 def query_of(fields: Mapping[str, object], id: str | None) -> Query:
-    if not FIELDS.issuperset(fields) or ("asset" in fields) == ("assets" in fields):
+    wanted = OF_PRICES.intersection(fields)
+    if not FIELDS.issuperset(fields) or (wanted and ("asset" in wanted) == ("assets" in wanted)):
         raise Unusable
     if "id" in fields and id is None:
         raise Unusable
@@ -305,5 +309,5 @@ def flat(outcome: Drop | Refusal | Query) -> tuple[object, ...]:
     if isinstance(outcome, Refusal):
         return outcome.code, outcome.id
     if outcome.asset is None:
-        return "prices", *outcome[1:]
+        return ("prices", *outcome[1:]) if outcome.assets else ("summary", outcome.key, outcome.id)
     return "price", outcome.asset, *outcome[2:]

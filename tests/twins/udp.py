@@ -14,7 +14,9 @@ from tests.twins.datagram import Drop, Query, Refusal, parse
 from tests.twins.spool import UsageLog
 
 REFLECTORS = frozenset((7, 13, 17, 19, 53, 111, 123, 137, 161, 389, 520, 1900, 5353, 11211))
-SCOPE_PRICES = 2
+SCOPE_PRICES, SCOPE_REPORTS = 2, 4
+REPORT_SUMMARY = 4
+LIMITS = (Code.ADMITTED, Code.RATE_LIMITED, Code.QUOTA_EXCEEDED)
 MS = 1_000_000
 MAPPED = bytes(10) + b"\xff\xff"
 
@@ -39,7 +41,14 @@ class Gate(Protocol):
 
     def month(self, mono_ns: int) -> int: ...
     def admit(
-        self, key: bytes, mono_ns: int, wall_s: int, scope: int = ..., address: bytes | None = ...
+        self,
+        key: bytes,
+        mono_ns: int,
+        wall_s: int,
+        scope: int = ...,
+        address: bytes | None = ...,
+        *,
+        take: bool = ...,
     ) -> Verdict: ...
 
 
@@ -67,7 +76,7 @@ class Board(Protocol):
 
 
 class Question(NamedTuple):
-    """What the board could not answer; admitted already."""
+    """What the board could not answer, or a summary that nothing is known of here; admitted already."""
 
     asset: str | None
     assets: tuple[str, ...]
@@ -81,6 +90,7 @@ class Limiter:
     """Refusals to senders without a good key: so many per network, in a table of fixed size.
 
     *place* says where in the table a network of 16 bytes is; networks of one place share what it has.
+    Summaries of accounts are limited likewise, in a table of their own.
     """
 
     def __init__(self, rate: Rate, places: int, place: Callable[[bytes], int]) -> None:
@@ -89,7 +99,10 @@ class Limiter:
         self.place = place
 
     def lets_through(self, address: bytes, mono_ns: int) -> bool:
-        place = self.place(network_of(address))
+        return self.has_turn(network_of(address), mono_ns)
+
+    def has_turn(self, who: bytes, mono_ns: int) -> bool:
+        place = self.place(who)
         turn = ratelimit.take(self.rate, self.tats[place], mono_ns)
         self.tats[place] = turn.tat_ns
         return turn.admitted
@@ -101,7 +114,10 @@ def network_of(address: bytes) -> bytes:
 
 
 class EngineTwin:
-    """Says what becomes of a datagram; `counts` has the counters' names, `drops` the reasons."""
+    """Says what becomes of a datagram; `counts` has the counters' names, `drops` the reasons.
+
+    With *turns*, the summaries that an account may have, summaries are asked for, and otherwise prices.
+    """
 
     def __init__(
         self,
@@ -112,6 +128,7 @@ class EngineTwin:
         ttl_ms: int,
         listed: Mapping[str, Collection[str]],
         own: tuple[bytes, int] | None = None,
+        turns: Limiter | None = None,
     ) -> None:
         self.board = board
         self.gate = gate
@@ -119,6 +136,7 @@ class EngineTwin:
         self.ttl_ms = ttl_ms
         self.listed = listed
         self.own = own
+        self.turns = turns
         self.counts: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
         self.records: list[UsageLog] = []  # without times
@@ -151,7 +169,10 @@ class EngineTwin:
             return Drop("bad_source")
         found: Drop | Refusal | Query = parse(datagram)
         if isinstance(found, Query):
-            return self.judged(found, datagram, address, mono_ns, wall_s)
+            is_for_summary = found.asset is None and not found.assets
+            if is_for_summary is (self.turns is not None):
+                return self.judged(found, datagram, address, mono_ns, wall_s)
+            found = Refusal("bad_request", found.id)
         return self.refused(found, datagram, address, mono_ns) if isinstance(found, Refusal) else found
 
     def refused(self, refusal: Refusal, datagram: bytes, address: bytes, mono_ns: int) -> bytes | Drop:
@@ -163,10 +184,14 @@ class EngineTwin:
     def judged(
         self, query: Query, datagram: bytes, address: bytes, mono_ns: int, wall_s: int
     ) -> bytes | Question | Drop:
-        self.counts["udp_requests"] += 1
+        takes = self.turns is None
+        self.counts["udp_requests" if takes else "lrs_requests"] += 1
         if not self.gate.month(mono_ns):
             return self.refused(Refusal("unavailable", query.id), datagram, address, mono_ns)
-        verdict = self.gate.admit(query.key or b"", mono_ns, wall_s, SCOPE_PRICES, address)
+        scope = SCOPE_PRICES if takes else SCOPE_REPORTS
+        verdict = self.gate.admit(query.key or b"", mono_ns, wall_s, scope, address, take=takes)
+        if self.turns is not None and verdict.code in LIMITS:
+            return self.summary(self.turns, query, verdict, len(datagram), mono_ns)
         if verdict.code == Code.ADMITTED:
             return self.answer(query, verdict, len(datagram), mono_ns)
         reply = self.refused(self.refusal_of(query, verdict), datagram, address, mono_ns)
@@ -179,6 +204,15 @@ class EngineTwin:
         self.counts[word if word in ("rate_limited", "quota_exceeded") else "auth_failures"] += 1
         retry_ms = -(-verdict.retry_after_ns // MS) if word == "rate_limited" else None
         return Refusal(word, query.id, retry_ms)
+
+    def summary(
+        self, turns: Limiter, query: Query, verdict: Verdict, request_bytes: int, mono_ns: int
+    ) -> Question | Drop:
+        """Nothing is taken of the key's limits, so turns of the account bound how often it asks."""
+        if not turns.has_turn(verdict.account_id.to_bytes(8, "little") + bytes(8), mono_ns):
+            return Drop("limited")
+        self.owed.append((verdict.key_id, verdict.account_id, 0))
+        return Question(*query[:4], query.id, request_bytes)
 
     def answer(self, query: Query, verdict: Verdict, request_bytes: int, mono_ns: int) -> bytes | Question:
         price = None if query.asset is None else self.fresh(query, query.asset, mono_ns)
@@ -196,9 +230,10 @@ class EngineTwin:
     def record(
         self, query: Query, verdict: Verdict, month: int, status: int, price: Price | None = None
     ) -> None:
-        asset = query.assets[0] if query.asset is None else query.asset
+        asset = query.asset or "".join(query.assets[:1])
         log = UsageLog(0, verdict.key_id, verdict.account_id, month, 0, status, asset=asset, protocol=1)
-        log = log._replace(assets=len(query.assets) or 1, endpoint=int(query.asset is None))
+        assets = len(query.assets) or int(query.asset is not None)
+        log = log._replace(assets=assets, endpoint=endpoint_of(query))
         if price is not None:
             texts = {"exchange": price.exchange, "price": price.price, "quote": price.quote}
             log = log._replace(tier=1, **source_of(price.source), **texts)
@@ -219,6 +254,12 @@ class EngineTwin:
         words = (price.price, price.quote, price.source, price.exchange)
         is_plain = all(map(_unescaped, words)) and min(price.traded_ns, price.received_ns) >= 0
         return price if is_plain else None
+
+
+def endpoint_of(query: Query) -> int:
+    if query.asset is not None:
+        return 0
+    return 1 if query.assets else REPORT_SUMMARY
 
 
 def source_of(tag: str) -> dict[str, int]:

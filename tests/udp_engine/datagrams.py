@@ -45,6 +45,10 @@ def prices(
     return "prices", assets, exchange, max_age_ms, key, id
 
 
+def summary(key: bytes | None = None, id: str | None = None) -> Outcome:
+    return "summary", key, id
+
+
 def filled(size: int, end: bytes = b"") -> bytes:
     """Make a request of exactly *size* bytes by a long key."""
     head = b'{"asset":"BTC","api_key":"'
@@ -102,8 +106,8 @@ TABLE: list[tuple[bytes, Outcome]] = [
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", NOT_UTF8),
     (b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x00\x00\x01\x00\x01", MALFORMED),
     # -- punctuation
-    (b"{}", BAD),
-    (b"{ }", BAD),
+    (b"{}", summary()),
+    (b"{ }", summary()),
     (b"{,}", MALFORMED),
     (b'{"asset"}', MALFORMED),
     (b'{"asset":}', MALFORMED),
@@ -246,13 +250,19 @@ TABLE: list[tuple[bytes, Outcome]] = [
     (b'{"asset\\u0000":"BTC"}', BAD),
     (b'{"as\xd1\x95et":"BTC"}', BAD),
     (b'{"asset":"BTC","secret":"x","id":"7"}', BAD_7),
-    (b'{"api_key":"x","id":"7"}', BAD_7),
+    (b'{"api_key":"x","id":"7"}', summary(b"x", "7")),
+    (b'{"id":"7"}', summary(id="7")),
+    (b'{"api_key":"x","id":"7","exchange":"okx"}', BAD_7),
+    (b'{"api_key":"x","id":"7","max_age_ms":0}', BAD_7),
+    (b'{"api_key":"x","id":"7","x":0}', BAD_7),
     # -- what replies look like
     (b'{"id":"7","error":"stale"}', REPLY),
     (b'{"error"', REPLY),
     (b'{"error', TRUNCATED),
     (b'{"price":"1"}', REPLY),
     (b'{"prices":[]}', REPLY),
+    (b'{"answers":7}', REPLY),
+    (b'{"id":"7","month":"2026-11","key":7,"used":1,"limit":null,"answers":0,"by_status":{}}', REPLY),
     (b'{"asset":"BTC","\\u0070rice":"1"}', REPLY),
     (b'{"err\\u006fr":1}', REPLY),
     (

@@ -84,7 +84,7 @@ def place_of(network: bytes) -> int:
 class Engines:
     """Both, after the same past. Everything that is done to one is done to the other."""
 
-    def __init__(self, *, is_filled: bool = True) -> None:
+    def __init__(self, *, is_filled: bool = True, are_summaries: bool = False) -> None:
         memories = [bytearray(_board.board_size(64)) for _ in range(2)]
         for memory in memories:
             _board.format_board(memory, 64)
@@ -108,7 +108,7 @@ class Engines:
         self.owed: list[BatchQuestion] = []
         self.batch = Batch(
             -1,
-            self.finder,
+            None if are_summaries else self.finder,
             self.gate,
             self.counters,
             self.spool.appender,
@@ -118,8 +118,18 @@ class Engines:
             networks=NETWORKS,
             secret=SECRET,
         )
-        limiter = Limiter(Rate(SECOND_NS // REFUSALS_PER_S, REFUSAL_BURST), NETWORKS, place_of)
-        self.twin = EngineTwin(self.boards[1], self.gate_twin, limiter, ttl_ms=TTL_MS, listed=listed, own=OWN)
+        limiter, turns = (
+            Limiter(Rate(SECOND_NS // REFUSALS_PER_S, REFUSAL_BURST), NETWORKS, place_of) for _ in range(2)
+        )
+        self.twin = EngineTwin(
+            self.boards[1],
+            self.gate_twin,
+            limiter,
+            ttl_ms=TTL_MS,
+            listed=listed,
+            own=OWN,
+            turns=turns if are_summaries else None,
+        )
 
     def _acquaint(self) -> None:
         """Let the finder look at the board, as it does after the first question that met something new."""
@@ -172,7 +182,7 @@ class Engines:
 
 
 COUNTED_BY_RESPOND = (
-    *("udp_packets_received", "udp_packets_dropped", "udp_requests"),
+    *("udp_packets_received", "udp_packets_dropped", "udp_requests", "lrs_requests"),
     *("auth_failures", "rate_limited", "quota_exceeded", "syncmap_hits", "batch_rows_queued"),
 )
 

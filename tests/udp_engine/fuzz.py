@@ -37,7 +37,7 @@ GOOD: dict[bytes, Sequence[bytes]] = {
     b"max_age_ms": (b"0", b"1", b"5000", b"86400000"),
 }
 ODD_NAMES = (
-    *(b"x", b"", b"error", b"price", b"prices", b"Asset", b"idd"),
+    *(b"x", b"", b"error", b"price", b"prices", b"answers", b"Asset", b"idd"),
     *(b"\\u0069d", b"asse\\u0074", b"\\u0065rror", b"\xc3\xa9"),
 )
 ODD_VALUES = (
@@ -91,8 +91,11 @@ class Chance:
 
     def request(self) -> bytes:
         """Spell a request in one of many ways, mostly a good one."""
-        names = [b"asset" if self.share() < 0.7 else b"assets", b"api_key"]
-        names += [name for name in (b"id", b"exchange", b"max_age_ms") if self.share() < 0.4]
+        names = [self.pick((b"asset",) * 6 + (b"assets",) * 3), b"api_key"]
+        demands = (b"exchange", b"max_age_ms")
+        if self.share() < 0.1:
+            names, demands = [b"api_key"], ()
+        names += [name for name in (b"id", *demands) if self.share() < 0.4]
         members = [self.member(name, self.pick(GOOD[name])) for name in names]
         while self.share() < 0.2:
             members.append(self.member(self.pick((*GOOD, *ODD_NAMES)), self.pick(ODD_VALUES)))
@@ -280,9 +283,11 @@ def main(arguments: Sequence[str]) -> None:
     from udp_engine._datagram import parse as parse_native
 
     engines = Engines()
+    summaries = Engines(are_summaries=True)
     pairs = {
         "read": (partial(by_native, parse_native), by_twin),
         "answered": both_by_chance(engines, options.seed),
+        "answered where summaries are": both_by_chance(summaries, options.seed),
     }
     for verb, pair in pairs.items():
         started_s = time.monotonic()
@@ -291,6 +296,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{options.count:,} datagrams of seed {options.seed} {verb} alike in {took_s:.1f} s:")  # noqa: T201
         print(", ".join(f"{kind} {count:,}" for kind, count in seen.most_common()))  # noqa: T201
     compared(engines)
+    compared(summaries)
 
 
 if __name__ == "__main__":

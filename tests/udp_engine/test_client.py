@@ -26,10 +26,11 @@ from udp_engine.exceptions import (
     Refused,
     RequestTooLarge,
     Stale,
+    Unauthorized,
     UnknownAsset,
 )
 from udp_engine.questions import Retry
-from udp_engine.wire import CODES, MAX_DATAGRAM_BYTES, Failure, Price, Prices, render_refusal
+from udp_engine.wire import CODES, MAX_DATAGRAM_BYTES, Failure, Price, Prices, Summary, render_refusal
 
 KEY = "tb_live_secretsecretsecretsecretsecretse1CHECK"
 QUICK = Retry(total_s=0.4, attempts=3)
@@ -50,7 +51,7 @@ def id_of(datagram: bytes) -> str:
     return str(msgspec.json.decode(datagram)["id"])
 
 
-def told(datagram: bytes, reply: Price | Prices, id: str | None = None) -> bytes:
+def told(datagram: bytes, reply: Price | Prices | Summary, id: str | None = None) -> bytes:
     return b'{"id":"%b",' % (id or id_of(datagram)).encode() + msgspec.json.encode(reply)[1:]
 
 
@@ -413,3 +414,24 @@ def test_client_needs_no_django() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def summary() -> Summary:
+    return Summary("2026-11", 12, 123, None, 130, {"200": 130}, {"23": 130}, {"BTC": 70}, 60, 2, 10)
+
+
+def test_summary_is_the_servers_after_a_loss(ask: Ask) -> None:
+    with serving(
+        in_turn(nothing, lambda datagram: [told(datagram, price()), told(datagram, summary())])
+    ) as server:
+        assert ask(server, "summary") == summary()
+    (asked, *_) = server.requests
+    assert asked == {"id": asked["id"], "api_key": KEY}
+
+
+def test_refused_summary_is_raised(ask: Ask) -> None:
+    def refuse(datagram: bytes, address: object) -> list[bytes]:
+        return [render_refusal("unauthorized", id_of(datagram))]
+
+    with serving(refuse) as server, pytest.raises(Unauthorized):
+        ask(server, "summary")

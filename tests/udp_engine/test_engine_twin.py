@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from billing import keys
+from billing._gate import SCOPE_PRICES, GateKey
 from billing.ratelimit import SECOND_NS
 from pricing.protocol import PriceAnswer
 from telemetry._counters import DROP_REASONS
@@ -229,3 +231,93 @@ def test_no_refusal_is_longer_than_its_question() -> None:
         return reply
 
     compare(checked, twin, 20_000, seed=10)
+
+
+# -- where summaries are asked for
+
+
+@pytest.fixture
+def summaries() -> Engines:
+    return Engines(are_summaries=True)
+
+
+def summary(key: str | None = "partner", /, **fields: object) -> bytes:
+    known = {} if key is None else {"api_key": KEYS.get(key, key)}
+    return msgspec.json.encode({**known, **fields})
+
+
+def test_summary_is_a_question_and_takes_nothing(summaries: Engines) -> None:
+    summaries.gate.changed()  # what furnishing has counted
+    datagram = summary(id="7")
+    assert answer(summaries, datagram) == (None, (), None, None, "7", len(datagram))
+    assert (summaries.twin.counts["lrs_requests"], summaries.twin.counts["udp_requests"]) == (1, 0)
+    assert summaries.gate.changed() == []
+    assert summaries.spool.appender.tally.opened == 0
+
+
+@pytest.mark.parametrize("name", ["partner", "reports"])
+def test_keys_for_reports_may_ask_for_summaries(summaries: Engines, name: str) -> None:
+    assert isinstance(answer(summaries, summary(name)), tuple)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (None, b"unauthorized"),
+        ("unknown", b"unauthorized"),
+        ("elsewhere", b"unauthorized"),
+        ("revoked", b"revoked"),
+        ("expired", b"revoked"),
+    ],
+)
+def test_others_are_refused_a_summary(summaries: Engines, name: str | None, code: bytes) -> None:
+    assert answer(summaries, summary(name, id="7").ljust(64)) == b'{"id":"7","error":"%b"}' % code
+
+
+def test_key_for_prices_alone_is_refused_a_summary(summaries: Engines) -> None:
+    for gate in (summaries.gate, summaries.gate_twin):
+        gate.put(GateKey(keys.digest(KEYS["unknown"]), 99, flags=SCOPE_PRICES))
+    assert answer(summaries, summary("unknown")) == b'{"error":"unauthorized"}'
+
+
+def test_stranger_gets_no_more_bytes_than_came(summaries: Engines) -> None:
+    assert answer(summaries, summary(None, id="7")) is None
+    assert summaries.twin.drops == {"too_short": 1}
+
+
+def test_key_whose_month_is_used_up_may_ask_for_its_summary(summaries: Engines) -> None:
+    summaries.use_up("free", 1_000_000)
+    assert isinstance(answer(summaries, summary("free")), tuple)
+
+
+def test_account_gets_only_so_many_summaries(summaries: Engines) -> None:
+    """The limits of the key are not touched, so something else has to bound what a spoofer can have sent."""
+    asked = [answer(summaries, summary()) for _ in range(REFUSAL_BURST + 5)]
+    assert [reply is None for reply in asked] == [False] * REFUSAL_BURST + [True] * 5
+    assert summaries.twin.drops == {"limited": 5}
+    assert summaries.spool.take() == []  # so nobody can fill the spool
+    later = HOME._replace(mono_ns=HOME.mono_ns + SECOND_NS // REFUSALS_PER_S)
+    assert isinstance(answer(summaries, summary(), later), tuple)
+
+
+def test_refusals_leave_an_account_its_summaries(summaries: Engines) -> None:
+    for _ in range(REFUSAL_BURST + 5):
+        answer(summaries, summary("unknown"))
+    assert isinstance(answer(summaries, summary()), tuple)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"asset": "BTC"}, {"assets": ["BTC"]}, {"exchange": "kraken"}, {"month": 1}]
+)
+def test_summary_has_no_other_fields(summaries: Engines, fields: dict[str, object]) -> None:
+    assert answer(summaries, summary(**fields, id="7")) == b'{"id":"7","error":"bad_request"}'
+
+
+def test_summary_is_no_price(engines: Engines) -> None:
+    assert answer(engines, summary(id="7")) == b'{"id":"7","error":"bad_request"}'
+
+
+def test_summaries_by_chance_are_judged_alike(summaries: Engines) -> None:
+    seen = compare(*both_by_chance(summaries, 9), 100_000, seed=9)
+    assert seen["Question"] > 500
+    assert set(compared(summaries)) >= {"limited", "too_short", "reply_shaped", "bad_source"}

@@ -11,7 +11,7 @@ from tests.udp_engine.sanitized import run_sanitized
 from udp_engine._datagram import parse
 
 NOT_OF_THE_TEXT = {"kernel", "bad_source", "too_short", "limited", "shed", "unsent", "stopped"}
-EVERY_KIND = {"price", "prices", "bad_request"} | set(DROP_REASONS) - NOT_OF_THE_TEXT
+EVERY_KIND = {"price", "prices", "summary", "bad_request"} | set(DROP_REASONS) - NOT_OF_THE_TEXT
 
 
 def native(datagram: bytes) -> Outcome:

@@ -13,6 +13,7 @@ from tests.pricing.doubles import KEYS, MONTH
 from tests.telemetry.spooling import SpoolInMemory
 from tests.udp_engine.live import Live, request
 from tests.udp_engine.working import PricesDouble, make_worker, replies, until, working
+from udp_engine import prices as price_answers
 from udp_engine import slow
 
 PARTNER = list(KEYS).index("partner") + 1
@@ -160,7 +161,7 @@ async def test_answer_that_cannot_be_written_is_recorded(
     def fail(*arguments: object) -> bytes:
         raise RuntimeError
 
-    monkeypatch.setattr(slow, "render", fail)
+    monkeypatch.setattr(price_answers, "render", fail)
     async with working(live, prices):
         live.send(live.client(), request(asset="ETH"))
         await until(lambda: live.account().drops == {"unsent": 1})

@@ -1,7 +1,9 @@
 """The words of the UDP interface: the bytes that the protocol's description has."""
 
 import json
+from typing import Any
 
+import msgspec
 import pytest
 
 from pricing._board import Price as BoardPrice
@@ -19,6 +21,7 @@ from udp_engine.wire import (
     Price,
     Prices,
     Refusal,
+    Summary,
     build_request,
     code_of,
     parse_reply,
@@ -26,6 +29,7 @@ from udp_engine.wire import (
     render_prices,
     render_problem,
     render_refusal,
+    render_summary,
 )
 
 TRADED_NS = 1_763_816_400_123_456_789
@@ -177,3 +181,50 @@ def test_member_that_is_not_known_is_left_alone() -> None:
 def test_what_is_no_reply_is_told_apart(data: bytes) -> None:
     with pytest.raises(BadReply):
         parse_reply(data)
+
+
+def make_summary(**changes: Any) -> Summary:  # Any: members of a summary
+    made = Summary(
+        "2026-11", 12, 123, 50_000, 130, {"200": 120, "404": 10}, {"23": 130}, {"BTC": 70}, 0, 2, 10
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def test_summary_tells_its_figures_and_adds_up_what_it_leaves_out() -> None:
+    assert render_summary(make_summary(), "7") == (
+        b'{"id":"7","month":"2026-11","key":12,"used":123,"limit":50000,"answers":130,'
+        b'"by_status":{"200":120,"404":10},"by_day":{"23":130},"by_asset":{"BTC":70},"other_assets":60,'
+        b'"reports_used":2,"reports_limit":10}'
+    )
+    assert b'"limit":null' in render_summary(make_summary(limit=None), None)
+
+
+def test_summary_has_the_largest_assets_as_many_as_have_room() -> None:
+    assets = {f"ANASSET{number:02d}": 1_000 - number for number in range(64)}
+    reply = render_summary(make_summary(by_asset=assets, answers=100_000), "7")
+    told = json.loads(reply)
+    assert len(reply) <= MAX_DATAGRAM_BYTES < len(reply) + 22
+    assert list(told["by_asset"]) == list(assets)[: len(told["by_asset"])]
+    assert sum(told["by_asset"].values()) + told["other_assets"] == 100_000
+
+
+def test_summary_of_the_busiest_key_fits_with_the_longest_id() -> None:
+    days = {f"{day:02d}": 10**10 for day in range(1, 32)}
+    statuses = {
+        str(status): 10**11 for status in (200, 400, 403, 404, 405, 408, 413, 429, 431, 499, 500, 503)
+    }
+    largest = make_summary(
+        key=10**9, used=10**12, limit=10**12, answers=10**12, by_status=statuses, by_day=days
+    )
+    assert len(render_summary(largest, '"' * 64)) <= MAX_DATAGRAM_BYTES
+
+
+def test_summary_is_read_as_it_was_written() -> None:
+    id, told = parse_reply(render_summary(make_summary(), "7"))
+    assert (id, told) == ("7", make_summary(other_assets=60))
+    with pytest.raises(BadReply):
+        parse_reply(b'{"id":"7","answers":1}')
+
+
+def test_question_without_an_asset_asks_for_the_summary() -> None:
+    assert json.loads(build_request(None, "tb", id="7")) == {"api_key": "tb", "id": "7"}

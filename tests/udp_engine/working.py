@@ -13,6 +13,7 @@ from pricing.tick import StoredPrice
 from telemetry._counters import Counters
 from tests.udp_engine.live import PATIENCE_S, Client, Live
 from udp_engine.parameters import Parameters
+from udp_engine.prices import PriceAnswers
 from udp_engine.worker import Worker
 
 TRADED_NS = 1_763_816_400_000_000_000
@@ -69,7 +70,7 @@ def make_worker(live: Live, prices: PricesDouble, *, workers: int = 1, **paramet
         gate=live.gate,
         counters=Counters(live.memory, 32),
         appender=live.spool.appender,
-        prices=prices,
+        answers=PriceAnswers(prices),
         parameters=Parameters(**parameters),
         workers=workers,
     )

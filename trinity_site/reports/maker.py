@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 from django.db import connection
 
-from billing.connections import fresh_connection
 from billing.reports import Allowance, look, take
 from telemetry.making import make_file, make_lines, make_page
 from telemetry.parameters import ReportParameters
-from telemetry.queries import CANCEL_S, Reading
+from telemetry.queries import Reading
 from telemetry.renderers import FORMATS
 from telemetry.reports import Wanted
+from trinity_site.reports.threads import Threads
 
 T = TypeVar("T")
 
@@ -41,10 +40,10 @@ class Maker:
         self._secret = secret
         self._parameters = parameters
         # One more than there are reports at once: what an account has left is told meanwhile.
-        self._threads = ThreadPoolExecutor(parameters.at_once + 1, thread_name_prefix="report")
+        self._threads = Threads(parameters.at_once + 1, "report")
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def look(self, account_id: int, month: int) -> Allowance:
         return await self._count(partial(look, account_id=account_id, month=month))
@@ -89,30 +88,7 @@ class Maker:
         return await self._run(ask, Reading(), COUNT_S)
 
     async def _run(self, act: Callable[[], T], reading: Reading, most_s: float | None = None) -> T:
-        """Run *act* in a thread. When time is up, or nobody waits, what it reads is cancelled.
-
-        Then it is let end, but not for longer than a database that can be reached needs for that.
-        """
-
-        def run() -> T:
-            with reading:
-                return act()
-
-        work = asyncio.get_running_loop().run_in_executor(self._threads, fresh_connection(run))
-        try:
-            async with asyncio.timeout(self._parameters.piece_s if most_s is None else most_s):
-                return await asyncio.shield(work)
-        except (TimeoutError, asyncio.CancelledError):
-            work.add_done_callback(_forget)
-            await asyncio.to_thread(reading.cancel)
-            await asyncio.wait([work], timeout=CANCEL_S)
-            raise
-
-
-def _forget(work: asyncio.Future[Any]) -> None:  # Any: whatever it would have given
-    """Look at how it ended, so that nobody is told that nobody did."""
-    if not work.cancelled():
-        work.exception()
+        return await self._threads.run(act, reading, self._parameters.piece_s if most_s is None else most_s)
 
 
 def _ping() -> None:

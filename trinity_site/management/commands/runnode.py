@@ -39,7 +39,7 @@ class Command(BaseCommand):
         typed = options["typed"]
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_node(settings.TRINITY_DATA_DIR, typed))
-            prices = reports = None
+            prices = reports = reports_udp = None
             udp: list[socket.socket] = []
             if settings.SERVER_TYPE != "REPORT_SERVER":
                 if settings.TRINITY_SIMULATOR_URL:  # fail before anything has started when its port is taken
@@ -52,13 +52,18 @@ class Command(BaseCommand):
                         stack.enter_context(one)
             if settings.SERVER_TYPE != "APP_SERVER":
                 reports = open_ports(stack, "TRINITY_REPORTS_PORT", "TRINITY_REPORTS_HEALTH_PORT", typed)
+                if settings.TRINITY_UDP_WORKERS:
+                    (reports_udp,) = listen_udp(settings, 1, typed, "TRINITY_REPORTS_UDP_PORT")
+                    stack.enter_context(reports_udp)
             # Held open here, shared memory outlives any child: prices and counts stay while one restarts.
             node, folder = settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR
             stack.enter_context(open_counter_reader(node, folder))
             stack.enter_context(open_board_reader(node, folder, slots=settings.TRINITY_BOARD_SLOTS))
             stack.enter_context(open_gate(node, folder, rows=settings.TRINITY_GATE_ROWS))
-            services = list(node_services(settings, prices=prices, reports=reports, udp=udp))
-            asyncio.run(self.run_node(services, greeting(prices, reports, udp)))
+            services = list(
+                node_services(settings, prices=prices, reports=reports, udp=udp, reports_udp=reports_udp)
+            )
+            asyncio.run(self.run_node(services, greeting(prices, reports, udp, reports_udp)))
 
     async def run_node(self, services: list[Service], greeting: str) -> None:
         output, errors = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
@@ -108,7 +113,12 @@ def open_ports(stack: contextlib.ExitStack, variable: str, health_variable: str,
     return Ports(*opened)
 
 
-def greeting(prices: Ports | None, reports: Ports | None, udp: Sequence[socket.socket]) -> str:
+def greeting(
+    prices: Ports | None,
+    reports: Ports | None,
+    udp: Sequence[socket.socket],
+    reports_udp: socket.socket | None = None,
+) -> str:
     """Return what a person is told when everything has started."""
     rows: list[tuple[str, str]] = []
     if prices is not None:
@@ -119,6 +129,8 @@ def greeting(prices: Ports | None, reports: Ports | None, udp: Sequence[socket.s
     if reports is not None:
         address = f"{shown_address(reports.open)}/reports/summary?group_by=day&format=text"
         rows.append(("reports", f"curl -H \"X-API-Key: $TRINITY_KEY\" '{address}'"))
+        if reports_udp is not None:
+            rows.append(("over UDP", f"port {reports_udp.getsockname()[1]}: what a key has used this month"))
     if prices is not None:
         rows += [
             ("home page", f"{site}/"),

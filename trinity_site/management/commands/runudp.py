@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,17 +16,16 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from pricing._finder import Finder
 from telemetry._counters import Counters
 from telemetry.running import closed, say_ready, stop_on_signals
 from trinity_site.exceptions import RowTaken, SegmentError
 from trinity_site.output import Output, logging_to
-from trinity_site.roles import FIRST_UDP_ROW, MOST_WORKERS, udp_services
+from trinity_site.roles import MOST_WORKERS, udp_services
 from trinity_site.shared_memory import open_counters
 from trinity_site.sockets import listen_udp
-from trinity_site.sources import open_sources, open_spool
+from trinity_site.sources import open_spool
 from trinity_site.supervisor import Supervisor, rolling_on_signal
-from udp_engine import wire
+from trinity_site.udp_worlds import open_prices, open_summaries
 from udp_engine.parameters import Parameters
 from udp_engine.worker import Worker
 
@@ -36,14 +36,15 @@ examples:
   ./run manage runudp                  one worker for each core, on TRINITY_UDP_PORT
   ./run manage runudp --workers 1      one, in this very process
   TRINITY_UDP_PORT=3679 ./run manage runudp
+  ./run manage runudp --reports        what keys have used, on TRINITY_REPORTS_UDP_PORT
 
 It answers for the keys that `runkeyring` holds, with the prices that `runfeeds` writes: both belong to the
-same node (CLUSTER_NODE, TRINITY_DATA_DIR).
+same node (CLUSTER_NODE, TRINITY_DATA_DIR). Summaries are read from the database.
 """
 
 
 class Command(BaseCommand):
-    help = "Run the UDP engine: prices by datagram."
+    help = "Run the UDP engine: prices by datagram, or summaries of what keys have used."
     requires_system_checks = ()  # the supervisor has made them once for all
 
     def create_parser(
@@ -56,6 +57,7 @@ class Command(BaseCommand):
         workers = parser.add_argument("--workers", type=int, help="1 to 31 (default: TRINITY_UDP_WORKERS)")
         workers.choices = range(1, MOST_WORKERS + 1)
         workers.metavar = "N"
+        parser.add_argument("--reports", action="store_true", help="answer summaries, in one worker")
         parser.add_argument("--fd", type=int, help="a bound socket that was inherited: one worker, for it")
         parser.add_argument(
             "--row", type=int, help="that worker's row of counters (default: one that is free)"
@@ -65,7 +67,9 @@ class Command(BaseCommand):
         parser.add_argument("--ready-fd", type=int, help="a pipe to write to when it answers")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
-        workers = options["workers"] or settings.TRINITY_UDP_WORKERS
+        reports = options["reports"]
+        workers = 1 if reports else options["workers"] or settings.TRINITY_UDP_WORKERS
+        variable = "TRINITY_REPORTS_UDP_PORT" if reports else "TRINITY_UDP_PORT"
         if not workers:
             raise CommandError("TRINITY_UDP_WORKERS is 0: say how many, as in --workers 1.")
         try:
@@ -75,11 +79,12 @@ class Command(BaseCommand):
                 asyncio.run(run_workers(workers))
                 return
             core = options["cpu"]
-            if core is None and settings.TRINITY_UDP_PINNED:
+            if core is None and settings.TRINITY_UDP_PINNED and not reports:
                 core = settings.TRINITY_CORES[0]
             if core is not None:
                 os.sched_setaffinity(0, {core})
-            with adopt_udp(options["fd"]) or listen_udp(settings, 1, "./run manage runudp")[0] as opened:
+            command = "./run manage runudp --reports" if reports else "./run manage runudp"
+            with adopt_udp(options["fd"]) or listen_udp(settings, 1, command, variable)[0] as opened:
                 uvloop.run(run_worker(opened, options, workers))
         except (SegmentError, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
@@ -99,21 +104,21 @@ async def run_worker(opened: socket.socket, options: dict[str, Any], workers: in
     opened.setblocking(False)
     async with AsyncExitStack() as stack:
         counters = Counters()
-        sources = await open_sources(stack, settings, counters)
-        finder = Finder(sources.board, ttl_ms=sources.parameters.price_ttl_ms, label=wire.LABEL)
-        await sources.follow(stack, lambda: finder.follow(sources.prices.view.listed()))
+        open_world = open_summaries if options["reports"] else open_prices
+        world = await open_world(stack, settings, counters)
         if options["go_fd"] is not None:
             say_ready(options["ready_fd"])
             await closed(options["go_fd"])
-        row = count_in(stack, options["row"], counters)
+        rows = [options["row"]] if options["row"] is not None else world.spare_rows
+        row = count_in(stack, rows, counters)
         spool = await open_spool(stack, settings, counters, row=row)
         worker = Worker(
             opened,
-            finder=finder,
-            gate=sources.gate,
+            finder=world.finder,
+            gate=world.gate,
             counters=counters,
             appender=spool.appender,
-            prices=sources.prices,
+            answers=world.answers,
             parameters=Parameters(),
             workers=workers,
         )
@@ -125,16 +130,15 @@ async def run_worker(opened: socket.socket, options: dict[str, Any], workers: in
     logger.info("UDP worker stopped")
 
 
-def count_in(stack: AsyncExitStack, row: int | None, counters: Counters) -> int:
-    """Have *counters* count in *row*, or in the last one that is free: a node takes the first ones."""
-    last = FIRST_UDP_ROW + MOST_WORKERS - 1
-    for candidate in [row] if row is not None else range(last, FIRST_UDP_ROW - 1, -1):
+def count_in(stack: AsyncExitStack, rows: Sequence[int], counters: Counters) -> int:
+    """Have *counters* count in the first of *rows* that is free."""
+    for candidate in rows:
         try:
             opened = open_counters(
                 settings.CLUSTER_NODE, settings.TRINITY_DATA_DIR, worker=candidate, counters=counters
             )
         except RowTaken:
-            if candidate in (row, FIRST_UDP_ROW):
+            if candidate == rows[-1]:
                 raise
         else:
             stack.enter_context(opened)
