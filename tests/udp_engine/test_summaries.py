@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from billing import keys
+from billing._gate import GateKey
 from telemetry._counters import Counters
 from telemetry._spool import REPORT_SUMMARY, UDP
 from tests.pricing.doubles import KEYS, MONTH
@@ -186,14 +187,23 @@ async def test_database_that_fails_is_left_alone_for_a_while(
     assert [(log.status, log.endpoint) for log in live.spool.take()] == [(503, REPORT_SUMMARY)] * 3
 
 
-async def test_row_that_is_another_keys_by_now_tells_nothing(live: Live, reader: ReaderDouble) -> None:
+@pytest.mark.parametrize("is_taken_again", [False, True])
+async def test_row_that_is_not_the_keys_any_more_tells_nothing(
+    live: Live, reader: ReaderDouble, is_taken_again: bool
+) -> None:
     """A key may be removed, and its row taken again, while the database is asked."""
     reader.gate.clear()
     client = live.client()
     async with working(live, reader):
         live.send(client, summary())
         await until(lambda: len(reader.asked) == 1)
+        row = live.gate.find(keys.digest(KEYS["partner"]))
         live.gate.remove(keys.digest(KEYS["partner"]))
+        if is_taken_again:
+            others = (
+                GateKey(number.to_bytes(32, "little"), 1_000 + number) for number in range(live.gate.rows)
+            )
+            assert row in map(live.gate.put, others)
         reader.gate.set()
         assert await replies(client, 1) == [b'{"error":"unavailable"}']
 
