@@ -33,6 +33,8 @@ UNWANTED = (
 class Node:
     """One `manage.py runnode` with its children."""
 
+    program: tuple[str, ...] = (str(ROOT / "manage.py"),)
+
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.http_port, self.health_port, self.simulator_port = free_port(), free_port(), free_port()
@@ -74,9 +76,9 @@ class Node:
 
     def start(self) -> None:
         with self.log.open("ab") as output:
-            command = [sys.executable, str(ROOT / "manage.py"), "runnode"]
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, *self.program, "runnode"],
+                cwd=ROOT,
                 env=self.environment,
                 stdout=output,
                 stderr=output,
@@ -122,7 +124,7 @@ class Node:
         found = {}
         for pid in map(int, pids):
             words = read_command(pid)
-            if "manage.py" in " ".join(words):
+            if any(word.startswith("run") for word in words):
                 found[child_name(words)] = pid
         return found
 
