@@ -17,6 +17,8 @@ from celery.worker import state
 
 from telemetry.running import BEAT_S
 
+LOST = 1  # the exit status of a worker that lost the queue
+
 
 class DueAtOnce(Scheduler):
     """Holds the schedule in memory, and begins with everything due: too often does no harm."""
@@ -37,11 +39,22 @@ class Signs(bootsteps.StartStopStep):
         self._ready_fd = ready_fd
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:  # Any: Celery has no types
+        self._consumer = consumer
         if self._ready_fd is not None:
             os.set_blocking(self._ready_fd, False)
             self._say()
         # Without a pipe, too: with each turn of its timer a worker sees whether it is to leave.
-        hub.call_repeatedly(BEAT_S, self._say)
+        hub.call_repeatedly(BEAT_S, self._beat)
+
+    def _beat(self) -> None:
+        """Between two tasks no message is held. One is when the queue was lost before it was acknowledged.
+
+        Celery then goes on as if it were at work on it, and is never given another.
+        """
+        if self._consumer.task_consumer.channel.qos.can_consume():
+            self._say()
+        else:
+            state.should_stop = LOST
 
     def _say(self) -> None:
         if self._ready_fd is not None:

@@ -120,6 +120,25 @@ def test_worker_leaves_when_valkey_dies_and_a_new_one_goes_on(tmp_path: Path, va
         installation.assert_exactly_once(2_000)
 
 
+def test_worker_that_could_not_acknowledge_what_it_has_written_leaves(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    """What it holds counts as its one message for good: it would never be given another."""
+    with installed(tmp_path, valkey.url) as installation:
+        writer = installation.writer()
+        worker = installation.start("runcelery")
+        installation.start("runshipper")
+        with installation.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE usage_logs")
+            writer.write(100)
+            wait_until(lambda: installation.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") > (0,))
+            valkey.kill()
+        installation.wait_for(100)
+        wait_until(lambda: not worker.is_alive(), installation.said, timeout_s=20.0)
+        assert worker.process.returncode == 1
+        writer.close()
+
+
 @pytest.mark.parametrize("queue", ["valkey", "sqs"])
 def test_database_that_is_away_costs_nothing(
     tmp_path: Path, queue: str, request: pytest.FixtureRequest
