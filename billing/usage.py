@@ -56,7 +56,8 @@ def load_own(*, node: str, month: int) -> dict[int, int]:
     """
     logged = UsageMonth.objects.filter(node=node, month=month, key_id__lt=FIRST_KEY_ID)
     counts = load_counts(node=node, month=month)
-    for key_id, rows in logged.values_list("key_id", "counted").iterator(chunk_size=10_000):
+    sums = logged.values_list("key_id").annotate(rows=Sum("counted")).order_by()
+    for key_id, rows in sums.iterator(chunk_size=10_000):
         counts[key_id] = max(counts.get(key_id, 0), rows)
     return counts
 

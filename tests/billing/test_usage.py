@@ -5,8 +5,11 @@ import pytest
 from billing.demo import FIRST_KEY_ID
 from billing.models import ApiKey, MonthlyCount
 from billing.usage import load_counts, load_others, load_own, month_of, save_counts, save_last_uses, used_by
-from telemetry.models import UsageMonth
+from telemetry.ledger import write_envelopes
+from telemetry.models import FoldedMonth
 from tests.billing.customers import fresh, make_key
+from tests.telemetry.spooling import make_log
+from tests.telemetry.usage import make_envelope, make_records
 
 pytestmark = pytest.mark.usefixtures("plans")
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -35,8 +38,8 @@ def test_counts_of_nodes_are_added_up_and_kept_apart() -> None:
 def test_a_node_has_counted_at_least_what_it_has_logged() -> None:
     one, other, third = make_key().key, make_key().key, make_key().key
     save_counts(node="A", month=202611, counts={one.pk: 5, other.pk: 9})
-    UsageMonth.objects.bulk_create(
-        UsageMonth(key_id=key_id, month=month, node=node, counted=counted)
+    FoldedMonth.objects.bulk_create(
+        FoldedMonth(key_id=key_id, month=month, node=node, counted=counted)
         for key_id, month, node, counted in (
             (one.pk, 202611, "A", 7),
             (other.pk, 202611, "A", 8),
@@ -46,7 +49,8 @@ def test_a_node_has_counted_at_least_what_it_has_logged() -> None:
             (FIRST_KEY_ID, 202611, "A", 100),
         )
     )
-    assert load_own(node="A", month=202611) == {one.pk: 7, other.pk: 9, third.pk: 1}
+    write_envelopes([make_envelope(make_records([make_log(1, key_id=one.pk, month=202611)]), node="A")])
+    assert load_own(node="A", month=202611) == {one.pk: 8, other.pk: 9, third.pk: 1}
 
 
 def test_repeated_save_changes_nothing_and_a_smaller_number_takes_nothing_back() -> None:

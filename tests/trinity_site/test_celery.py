@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.worker import state
 
 from trinity_site.celery import KEEPER, QUEUE, TASK, broker_options, is_loopback, make_app
-from trinity_site.queue_worker import DueAtOnce, Signs, stopping_on_signals
+from trinity_site.queue_worker import LOST, DueAtOnce, Signs, stopping_on_signals
 
 
 def options(url: str, **changes: Any) -> dict[str, Any]:
@@ -79,22 +81,40 @@ def test_everything_is_due_when_beat_begins() -> None:
     assert scheduler.schedule["keep"].is_due()[0]
 
 
-def test_signs_of_life_end_quietly_with_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+class Loop:
+    """A worker's event loop and its consumer, which takes messages while *takes* is true."""
+
+    def __init__(self) -> None:
+        self.takes = True
+        self.beat: Callable[[], None] = lambda: None
+        qos = SimpleNamespace(can_consume=lambda: self.takes)
+        self.consumer = SimpleNamespace(task_consumer=SimpleNamespace(channel=SimpleNamespace(qos=qos)))
+
+    def call_repeatedly(self, period_s: float, act: Callable[[], None]) -> None:
+        self.beat = act
+
+
+def test_signs_of_life_end_quietly_with_the_supervisor() -> None:
     ours, its = os.pipe()
-    calls: list[Any] = []
-
-    class Hub:
-        def call_repeatedly(self, period_s: float, act: Any) -> None:
-            calls.append(act)
-
-    signs = Signs(None, ready_fd=its)
-    signs.register_with_event_loop(None, Hub())
+    loop = Loop()
+    Signs(loop.consumer, ready_fd=its).register_with_event_loop(loop.consumer, loop)
     assert os.read(ours, 10) == b"1"
-    calls[0]()
+    loop.beat()
     assert os.read(ours, 10) == b"1"
     os.close(ours)
-    calls[0]()
+    loop.beat()
     os.close(its)
+
+
+def test_worker_that_is_given_nothing_more_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "should_stop", None)
+    loop = Loop()
+    Signs(loop.consumer).register_with_event_loop(loop.consumer, loop)
+    loop.beat()
+    assert state.should_stop is None
+    loop.takes = False
+    loop.beat()
+    assert state.should_stop == LOST
 
 
 def test_first_signal_asks_the_worker_to_leave_and_the_second_kills(monkeypatch: pytest.MonkeyPatch) -> None:
