@@ -183,7 +183,7 @@ def test_whatever_sqs_does_usage_arrives_once(tmp_path: Path, sqs: SqsProxy, fau
 
 
 @pytest.mark.parametrize(
-    "kills", [12, pytest.param(200, marks=[pytest.mark.full, pytest.mark.timeout(3_600)])]
+    "kills", [4, pytest.param(200, marks=[pytest.mark.full, pytest.mark.timeout(3_600)])]
 )
 def test_killed_at_random_instants_nothing_is_lost_and_nothing_is_there_twice(
     tmp_path: Path, valkey: ValkeyServer, kills: int

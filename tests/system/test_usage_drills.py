@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import time
 from collections.abc import Iterator
@@ -29,13 +30,13 @@ def sizes(name: str, few: int, many: int) -> pytest.MarkDecorator:
 # -- kills
 
 
-@sizes("kills", 12, 200)
+@sizes("kills", 6, 200)
 def test_whoever_is_killed_every_answer_is_in_the_database_once(tmp_path: Path, kills: int) -> None:
     with whole_node(tmp_path) as whole:
         kill_at_random(whole, kills, NODE + SERVERS)
 
 
-@sizes("kills", 9, 60)
+@sizes("kills", 3, 60)
 def test_embedded_node_loses_nothing_when_its_processes_are_killed(tmp_path: Path, kills: int) -> None:
     with whole_node(tmp_path, embedded=True) as whole:
         kill_at_random(whole, kills, NODE)
@@ -92,10 +93,12 @@ def test_queue_that_is_away_and_unruly_and_commits_whose_replies_are_lost_change
         whole.assert_exactly_once()
 
 
-# -- the disk
+# -- the disk: one fault for each policy, and the other one with the full sizes
+
+on_demand = functools.partial(pytest.param, marks=pytest.mark.full)
 
 
-@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("fault", ["full", on_demand("read-only")])
 def test_without_a_disk_nothing_is_answered_that_cannot_be_logged(tmp_path: Path, fault: str) -> None:
     with small_node(tmp_path, "refuse") as (whole, disk):
         disk.hurt(fault)
@@ -109,7 +112,7 @@ def test_without_a_disk_nothing_is_answered_that_cannot_be_logged(tmp_path: Path
         whole.assert_exactly_once()
 
 
-@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("fault", [on_demand("full"), "read-only"])
 def test_without_a_disk_answers_that_are_shed_are_counted(tmp_path: Path, fault: str) -> None:
     with small_node(tmp_path, "shed") as (whole, disk):
         disk.hurt(fault)
