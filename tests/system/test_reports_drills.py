@@ -23,7 +23,7 @@ def database() -> Iterator[str]:
         connection.execute("DROP DATABASE report_drill WITH (FORCE)")
 
 
-@pytest.mark.parametrize("rows", [100_000, pytest.param(10_000_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("rows", [30_000, pytest.param(10_000_000, marks=pytest.mark.full)])
 def test_worker_streams_any_number_of_rows_in_little_memory(rows: int, database: str) -> None:
     with report_node(rows, database, hours=False) as (node, pid, key):
         _, _, _, lines = ask(node, key, f"/reports/usage?{MONTH}&format=csv")

@@ -63,17 +63,18 @@ def test_ready_when_the_database_answers_and_the_keys_are_known(node: Node) -> N
 
 def test_reports_are_told_of_in_reports_themselves(node: Node) -> None:
     """From the answer into the spool, by the shipper into the database, and out again."""
-    before = told(node, "/reports/report-summary")["answers"]
+    path = "/reports/report-summary?endpoint=reports/usage"
+    before = told(node, path)
     for name in ("csv", "xlsx", "pdf", "text", "tsv"):
         assert ask(node, f"/reports/usage?format={name}")[0] == 200
     assert ask(node, "/reports/usage?format=xml")[0] == 400
 
     def arrived() -> bool:
-        figures = told(node, "/reports/report-summary?endpoint=reports/usage")
-        return (figures["ok"], figures["refused"]) == (5, 1)
+        figures = told(node, path)  # others of these tests may have asked for some, too
+        return figures["ok"] >= before["ok"] + 5 and figures["refused"] >= before["refused"] + 1
 
     wait_until(arrived, "the reports are not in the reports")
-    assert told(node, "/reports/report-summary")["answers"] > before
+    assert told(node, "/reports/report-summary")["answers"] > before["answers"] + 6  # these summaries, too
     assert told(node, "/reports/report-summary")["counted"] == 0
 
 

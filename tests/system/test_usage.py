@@ -89,6 +89,12 @@ def totals(person: Keyboard) -> list[int]:
     return [int(figure.split()[0].replace(",", "")) for figure in figures]
 
 
+def used(person: Keyboard) -> str:
+    """Return the month's count, which a keyring saves every few seconds, as the page shows it opened anew."""
+    person.page.reload()
+    return " ".join(person.page.locator("[data-used]").inner_text().split())
+
+
 def test_customer_sees_and_takes_along_what_was_answered(
     node: Node, person: Keyboard, tmp_path: Path
 ) -> None:
@@ -101,6 +107,7 @@ def test_customer_sees_and_takes_along_what_was_answered(
     person.title("Usage")
     wait_until(lambda: totals(person)[1] == 1, "the page does not show the answers")
     answered = totals(person)[0]
+    wait_until(lambda: used(person) == f"{answered} of 50,000", "the month's count is not saved")
 
     person.reach("Period")
     page.keyboard.press("ArrowUp")
