@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -42,6 +43,8 @@ BESIDE_CURSOR = frozenset({"cursor", "limit", "format"})
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _HOUR = timedelta(hours=1)
+_YEARS = range(1970, 9_999)
+"""Around any time in them there is room to reckon: a calendar ends with year 9999."""
 
 
 def parameters_of(kind: Kind) -> tuple[str, ...]:
@@ -139,15 +142,18 @@ def _period(given: Mapping[str, str], kind: Kind, now: datetime) -> tuple[dateti
 
 
 def _moment(text: str, name: str) -> datetime:
-    try:
+    moment = None
+    with suppress(ValueError, OverflowError):  # a day that is in no calendar
         if _DAY.fullmatch(text):
-            return datetime.fromisoformat(text).replace(tzinfo=UTC)
-        if _MOMENT.fullmatch(text):
-            return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass  # a day that is in no calendar
-    detail = f"{name} must be a day or a time as RFC 3339 has them, such as 2026-11-01T00:00:00Z"
-    raise bad(f"{detail}, not {shorten(text)!r}.", name)
+            moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        elif _MOMENT.fullmatch(text):
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+    if moment is None:
+        detail = f"{name} must be a day or a time as RFC 3339 has them, such as 2026-11-01T00:00:00Z"
+        raise bad(f"{detail}, not {shorten(text)!r}.", name)
+    if moment.year not in _YEARS:
+        raise bad(f"{name} must be in the years {_YEARS[0]} to {_YEARS[-1]}.", name)
+    return moment
 
 
 # Cursors and formats

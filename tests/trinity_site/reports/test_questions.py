@@ -103,6 +103,26 @@ def test_time_that_is_none_is_refused(text: str) -> None:
     assert refusal(f"from={text}") == ("bad_request", "from")
 
 
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("to=0001-01-01", "to"),
+        ("from=0001-01-01&to=0001-02-01", "to"),
+        ("from=1969-12-31&to=1970-01-02", "from"),
+        ("from=9998-12-31&to=9999-12-31T23:30:00Z", "to"),
+    ],
+)
+def test_time_at_an_end_of_the_calendar_is_refused(kind: Kind, query: str, parameter: str) -> None:
+    assert refusal(query, kind) == ("bad_request", parameter)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_times_next_to_those_are_read(kind: Kind) -> None:
+    assert parse("to=1970-01-01", kind).question.start.year == 1969
+    assert parse("from=9998-12-31T23:30:00Z&to=9998-12-31T23:59:59Z", kind).question.end.year >= 9998
+
+
 @pytest.mark.parametrize(("kind", "days"), [(Kind.USAGE, 93), (Kind.REPORT_SUMMARY, 400)])
 def test_period_has_a_longest(kind: Kind, days: int) -> None:
     start = (NOW.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)).isoformat()[:19]
