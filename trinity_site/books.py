@@ -32,6 +32,7 @@ from trinity_site.shared_memory import peek
 
 PERIOD_S = 0.5  # between two looks while what is on its way is waited for
 COUNTED = [PART_COLUMNS.index(column) for column in ("key_id", "month", "answers")]
+AT_WORK = timedelta(minutes=1)  # who answers is heard of every second or two
 CLOCK_STEP = timedelta(hours=1)  # an answer's time may lie before its segment's: clocks are set
 
 
@@ -96,9 +97,10 @@ class Reader:
             books = self._read_database(spooled, began_ns)
             counted_after, appended_after = self._counted(), self._appended()[1]
         keys = {*counted, *counted_after}
+        ranges = {key: Range(counted.get(key, 0), counted_after.get(key, 0)) for key in keys}
         return books._replace(
             appended=Range(appended, appended_after) if began_ns else None,
-            counted={key: Range(counted.get(key, 0), counted_after.get(key, 0)) for key in keys},
+            counted=None if self._works_elsewhere() else ranges,
         )
 
     # -- of this machine
@@ -135,6 +137,11 @@ class Reader:
                 yield Spooled(segment)
 
     # -- of the database
+
+    def _works_elsewhere(self) -> bool:
+        """Say whether its counts are saved now and then while its answers go on, without a gate to ask."""
+        heard_of = UsageSegment.objects.filter(node=self._node, seen_at__gte=timezone.now() - AT_WORK)
+        return not self._here and heard_of.exists()
 
     def _read_database(self, spooled: Mapping[str, Spooled], counters_ns: int) -> Books:
         with Reading().snapshot():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from telemetry.folding import fold
 from telemetry.ledger import write_envelopes
 from telemetry.models import FoldedHour, FoldedMonth
 from telemetry.models import UsageLog as Row
+from telemetry.models import UsageSegment
 from telemetry.reconciling import Report
 from telemetry.segments import Segment, find_segments
 from telemetry.spool import Spool
@@ -210,6 +212,25 @@ def test_another_node_is_judged_by_the_database_alone(place, spool, key_id):
     ship(place)
     place.CLUSTER_NODE = "Elsewhere"
     assert reconciled(place).agrees
+
+
+def test_another_node_that_answers_is_ahead_of_the_counts_it_has_saved(place, spool, key_id):
+    answered(spool, key_id)
+    save_counts(node="Books", month=MONTH, counts={key_id: 7})
+    ship(place)
+    place.CLUSTER_NODE = "Elsewhere"
+    assert reconciled(place).agrees
+    save_counts(node="Books", month=MONTH, counts={key_id: 20})
+    assert reconciled(place).agrees
+
+
+def test_counts_of_another_node_that_rests_are_compared(place, spool, key_id):
+    answered(spool, key_id)
+    save_counts(node="Books", month=MONTH, counts={key_id: 7})
+    ship(place)
+    UsageSegment.objects.update(seen_at=timezone.now() - timedelta(minutes=2))
+    place.CLUSTER_NODE = "Elsewhere"
+    assert differing(reconciled(place)) == ["gate = rows + waiting"]
 
 
 def test_looking_leaves_a_killed_nodes_memory_where_it_is(place, tmp_path):
