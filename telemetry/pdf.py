@@ -29,10 +29,11 @@ _STYLES = getSampleStyleSheet()
 
 def write_document(file: IO[bytes], overview: Overview, columns: Sequence[Column], pages: Pages) -> None:
     """Write a whole document into *file*; times are UTC."""
+    title = f"The Trinity Beast: {overview.title}"
     document = SimpleDocTemplate(
         file,
         pagesize=landscape(A4),
-        title=f"The Trinity Beast: {overview.title}",
+        title=title,
         author="The Trinity Beast",
         **dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), 14 * mm),
     )
@@ -40,10 +41,10 @@ def write_document(file: IO[bytes], overview: Overview, columns: Sequence[Column
         f"<b>{escape(name)}</b> {escape(value)}" for name, value in overview.question.heading().items()
     )
     story: list[Any] = [  # Any: no types are published
-        Paragraph(overview.title, _STYLES["Title"]),
+        Paragraph(title, _STYLES["Title"]),
         Paragraph(heading, _STYLES["BodyText"]),
         Spacer(0, 4 * mm),
-        _table([[column.name for column in FIGURES], list(overview.totals)]),
+        _table(FIGURES, [[f"{total:,}" for total in overview.totals]]),
         Spacer(0, 6 * mm),
     ]
     charts = [_chart(part) for part in overview.breakdowns if part.rows]
@@ -54,7 +55,6 @@ def write_document(file: IO[bytes], overview: Overview, columns: Sequence[Column
 
 
 def _rows(columns: Sequence[Column], pages: Pages) -> Iterable[Any]:
-    names = [column.name for column in columns]
     # In proportion to what their values usually take, over the whole width of a page.
     letters = [max(column.width, len(column.name)) for column in columns]
     widths = [(landscape(A4)[0] - 28 * mm) * one / sum(letters) for one in letters]
@@ -62,11 +62,15 @@ def _rows(columns: Sequence[Column], pages: Pages) -> Iterable[Any]:
         for start in range(0, len(rows), CHUNK):
             values = written(rows[start : start + CHUNK], columns)
             lines = [[ABSENT if value is None else value for value in line] for line in values]
-            yield _table([names, *lines], widths)
+            yield _table(columns, lines, widths)
 
 
-def _table(lines: Sequence[Sequence[Any]], widths: Sequence[float] | None = None) -> Any:
+def _table(
+    columns: Sequence[Column], lines: Sequence[Sequence[Any]], widths: Sequence[float] | None = None
+) -> Any:
+    names = [column.name for column in columns]
     style = [
+        *(("ALIGN", (at, 0), (at, -1), "RIGHT") for at, one in enumerate(columns) if one.kind == "number"),
         ("FONTSIZE", (0, 0), (-1, -1), 6.5 if widths else 9),
         ("FONTNAME", (0, 0), (-1, 0), "Helvetica-Bold"),
         ("BACKGROUND", (0, 0), (-1, 0), PALE),
@@ -74,7 +78,8 @@ def _table(lines: Sequence[Sequence[Any]], widths: Sequence[float] | None = None
         ("TOPPADDING", (0, 0), (-1, -1), 1),
         ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
     ]
-    return (LongTable if widths else Table)(lines, colWidths=widths, repeatRows=1, style=style, hAlign="LEFT")
+    kind = LongTable if widths else Table
+    return kind([names, *lines], colWidths=widths, repeatRows=1, style=style, hAlign="LEFT")
 
 
 def _chart(part: Breakdown) -> Drawing:
