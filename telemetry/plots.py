@@ -136,8 +136,8 @@ def _below(x: float, bottom: int, text: str) -> str:
 # Bars by name
 
 BAR_WIDTH, BAR_HEIGHT = 360, 28
-BAR_LEFT, BAR_RIGHT = 150, 52
-NAME_LETTERS = 18
+BAR_LEFT, BAR_RIGHT = 176, 52
+NAME_LETTERS = 24  # "503 Service Unavailable", "413 Content Too Large"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 
 from telemetry.charts import Chart, chart_by_name, chart_over_time, kind_of, make_charts, name_of, share
 from telemetry.periods import DAYS, HOURS
-from telemetry.plots import EMPTY
+from telemetry.plots import EMPTY, NAME_LETTERS
 from telemetry.queries import Reading
 from telemetry.reports import Kind, Row, Value
 from tests.telemetry.reported import ACCOUNT, END, OTHER, START, ask, chosen, make_usage, sums, write_usage
@@ -68,6 +68,11 @@ def test_nothing_is_said_where_there_is_nothing() -> None:
 )
 def test_name_and_kind_of_a_bar(group: str, value: Value, name: str, kind: str) -> None:
     assert (name_of(group, value), kind_of(group, value)) == (name, kind)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 429, 499, 503])
+def test_name_of_a_status_has_room_beside_its_bar(status: int) -> None:
+    assert len(name_of("status", status)) <= NAME_LETTERS
 
 
 def test_share_of_nothing_is_no_number() -> None:

@@ -105,9 +105,9 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 def test_long_name_is_cut_and_told_whole() -> None:
-    svg = bars("T", [Bar("a-very-long-exchange-ws-sim", 4)])
-    assert ">a-very-long-excha…</text>" in svg
-    assert "a-very-long-exchange-ws-sim: 4</title>" in svg
+    svg = bars("T", [Bar("a-very-long-exchange-rest-sim", 4)])
+    assert ">a-very-long-exchange-re…</text>" in svg
+    assert "a-very-long-exchange-rest-sim: 4</title>" in svg
 
 
 @pytest.mark.parametrize("rows", [[], [Bar("BTC", 0)]])
