@@ -16,11 +16,17 @@ class UdpReference(NamedTuple):
     answer: str
     members: list[Field]
     codes: Mapping[str, str]
+    summaries_port: int | None
+    """None where reports are not answered."""
+    summary: str
+    summary_members: list[Field]
 
 
-def make_udp_reference(host: str, port: int) -> UdpReference:
+def make_udp_reference(host: str, port: int, summaries_port: int | None) -> UdpReference:
     """Describe the interface of a node that is called *host*."""
-    return UdpReference(host, port, FIELDS, ANSWER, MEMBERS, wire.CODES)
+    return UdpReference(
+        host, port, FIELDS, ANSWER, MEMBERS, wire.CODES, summaries_port, SUMMARY, SUMMARY_MEMBERS
+    )
 
 
 ANSWER = (
@@ -56,4 +62,25 @@ MEMBERS = [
     Field("omitted", "list of text", "Assets that had no room in 1,200 bytes: ask again.", required=False),
     Field("error", "text", "Instead of a price: why there is none.", required=False),
     Field("retry_ms", "whole number", "Beside `rate_limited`: in so long one more is taken.", required=False),
+]
+
+SUMMARY = (
+    '{"id":"7","month":"2026-11","key":4,"used":123,"limit":50000,"answers":130,'
+    '"by_status":{"200":120,"404":10},"by_day":{"01":30,"23":100},"by_asset":{"BTC":70,"ETH":50},'
+    '"other_assets":10,"reports_used":2,"reports_limit":10}'
+)
+
+SUMMARY_MEMBERS = [
+    Field("id", "text", "Yours.", required=False),
+    Field("month", "text", "Which month it is, by UTC.", required=True),
+    Field("key", "whole number", "Your key's, as `GET /usage` has it.", required=True),
+    Field("used", "whole number", "Of the month's requests, by all keys that share them.", required=True),
+    Field("limit", "whole number", "How many there may be; `null` is no limit.", required=True),
+    Field("answers", "whole number", "Given to this key, refusals too.", required=True),
+    Field("by_status", "object", "The answers by HTTP's number.", required=True),
+    Field("by_day", "object", "The answers by day of the month.", required=True),
+    Field("by_asset", "object", "The answers by asset: as many of the most wanted as fit.", required=True),
+    Field("other_assets", "whole number", "Answers about the others, or about none.", required=True),
+    Field("reports_used", "whole number", "Reports of the account this month.", required=True),
+    Field("reports_limit", "whole number", "How many there may be; `null` is no limit.", required=True),
 ]

@@ -137,7 +137,9 @@ def udp_of(request: HttpRequest) -> UdpReference | None:
     if not settings.TRINITY_UDP_WORKERS:
         return None
     host = urlsplit(site_of(request)).hostname or ""
-    return make_udp_reference(host, settings.TRINITY_UDP_PORT)
+    has_summaries = settings.SERVER_TYPE != "APP_SERVER"
+    summaries_port = settings.TRINITY_REPORTS_UDP_PORT if has_summaries else None
+    return make_udp_reference(host, settings.TRINITY_UDP_PORT, summaries_port)
 
 
 def runtime_of(request: HttpRequest) -> Runtime | None:

@@ -200,6 +200,18 @@ async def test_documentation_shows_reports_on_their_own_port(settings: Any) -> N
     assert "The 10 reports of this month have been made." in text  # the example of its problem
 
 
+async def test_documentation_tells_how_to_ask_for_summaries_over_udp(settings: Any) -> None:
+    settings.SERVER_TYPE, settings.TRINITY_REPORTS_UDP_PORT = "APP_REPORT_SERVER", 2691
+    settings.TRINITY_UDP_WORKERS = 1
+    text = await text_of("/docs")
+    assert "/dev/udp/testserver/2691" in text
+    assert 'href="#udp-summaries"' in text
+    settings.TRINITY_UDP_WORKERS = 0
+    assert "udp-summaries" not in await text_of("/docs")
+
+
 async def test_documentation_of_a_node_without_reports_has_none(settings: Any) -> None:
-    settings.SERVER_TYPE = "APP_SERVER"
-    assert "/reports/summary" not in await text_of("/docs")
+    settings.SERVER_TYPE, settings.TRINITY_UDP_WORKERS = "APP_SERVER", 1
+    text = await text_of("/docs")
+    assert "/reports/summary" not in text
+    assert "udp-summaries" not in text

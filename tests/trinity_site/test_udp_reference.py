@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tests.twins import datagram
-from trinity_site.udp_reference import ANSWER, FIELDS, MEMBERS, make_udp_reference
+from trinity_site.udp_reference import ANSWER, FIELDS, MEMBERS, SUMMARY, SUMMARY_MEMBERS, make_udp_reference
 from udp_engine import wire
 
 PAGE = (Path(__file__).parents[2] / "docs" / "udp.md").read_text()
@@ -30,7 +30,18 @@ def test_example_is_an_answer_and_that_of_the_protocols_page() -> None:
     assert f"← {ANSWER}\n" in PAGE
 
 
+def test_members_of_a_summary_are_those_that_are_written() -> None:
+    written = [field.encode_name for field in msgspec.structs.fields(wire.Summary)]
+    assert [field.name for field in SUMMARY_MEMBERS] == ["id", *written]
+
+
+def test_summary_is_an_answer_and_that_of_the_protocols_page() -> None:
+    id, summary = wire.parse_reply(SUMMARY.encode())
+    assert (id, type(summary)) == ("7", wire.Summary)
+    assert f"← {SUMMARY}\n" in PAGE
+
+
 def test_codes_are_told_with_what_to_do() -> None:
-    reference = make_udp_reference("node.example", 2679)
+    reference = make_udp_reference("node.example", 2679, 2680)
     assert reference.codes is wire.CODES
     assert all(re.fullmatch(r"[A-Z].*\.", text) for text in reference.codes.values())

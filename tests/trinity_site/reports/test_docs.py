@@ -134,6 +134,11 @@ def test_every_report_and_every_word_is_named() -> None:
         assert word in PAGE, word
 
 
+def test_summaries_by_datagram_are_a_link_away() -> None:
+    assert "](udp.md#summaries)" in PAGE
+    assert "\n## Summaries\n" in (ROOT / "docs" / "udp.md").read_text()
+
+
 def test_every_refusal_of_the_description_is_named_with_its_status() -> None:
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)
     told = {code: int(status) for status, code in rows}
