@@ -73,7 +73,7 @@ class Books(NamedTuple):
     waiting: Mapping[KeyMonth, int]
     """Records in the spool that the ledger has not."""
     counted: Mapping[KeyMonth, Range] | None
-    """By the gate, or by billing's counts where the node does not run; None: those go up elsewhere, unseen."""
+    """By the gate, or by billing's counts where the node does not run; None: it runs elsewhere."""
 
 
 class Check(NamedTuple):

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from billing._gate import Gate, Usage
 from billing.demo import FIRST_KEY_ID
+from billing.models import MonthlyCount
 from billing.ratelimit import month_start_s, next_month
 from billing.usage import load_counts
 from telemetry._counters import CounterReader
@@ -56,6 +57,14 @@ class Spooled:
                     key_id, month, answers = (int(row[column]) for column in COUNTED)
                     if month:
                         yield (key_id, month), answers
+
+
+def known_nodes(settings: LazySettings) -> list[str]:
+    """Name this node, and the others that have written or counted anything."""
+    written = UsageSegment.objects.order_by().values_list("node", flat=True).distinct()
+    counted = MonthlyCount.objects.order_by().values_list("node", flat=True).distinct()
+    others = {*written, *counted} - {settings.CLUSTER_NODE}
+    return [settings.CLUSTER_NODE, *sorted(others)]
 
 
 def reconcile_node(settings: LazySettings, *, node: str, month: int, quick: bool = False) -> Report:

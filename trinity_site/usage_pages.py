@@ -20,15 +20,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from billing.models import MonthlyCount
 from billing.usage import month_of
 from telemetry.charts import Chart, Figures, make_charts
-from telemetry.models import UsageSegment
 from telemetry.periods import PERIODS, Period, bounds_of
 from telemetry.queries import Reading
 from telemetry.reconciling import Report
 from telemetry.reports import Kind, Question
-from trinity_site.books import reconcile_node
+from trinity_site.books import known_nodes, reconcile_node
 from trinity_site.dashboard import may_reconcile, may_view_rollups
 from trinity_site.readings import duration_text
 
@@ -92,16 +90,8 @@ class BooksForm(forms.Form):
     def __init__(self, data: Any) -> None:  # Any: what a browser sends
         here, this_month = settings.CLUSTER_NODE, month_of(timezone.now())
         super().__init__({"node": data.get("node", here), "month": data.get("month", this_month)})
-        self.fields["node"].choices = [(node, node) for node in known_nodes()]  # type: ignore[attr-defined]  # a choice field
+        self.fields["node"].choices = [(node, node) for node in known_nodes(settings)]  # type: ignore[attr-defined]  # a choice field
         self.fields["month"].choices = [(month, shown_month(month)) for month in recent_months(this_month)]  # type: ignore[attr-defined]  # as above
-
-
-def known_nodes() -> list[str]:
-    """Name this node, and the others that have written or counted anything."""
-    written = UsageSegment.objects.order_by().values_list("node", flat=True).distinct()
-    counted = MonthlyCount.objects.order_by().values_list("node", flat=True).distinct()
-    others = {*written, *counted} - {settings.CLUSTER_NODE}
-    return [settings.CLUSTER_NODE, *sorted(others)]
 
 
 def recent_months(this_month: int) -> list[int]:

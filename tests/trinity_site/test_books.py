@@ -23,9 +23,8 @@ from telemetry._counters import BATCH_ROWS_QUEUED
 from telemetry.envelope import Envelope, compress
 from telemetry.folding import fold
 from telemetry.ledger import write_envelopes
-from telemetry.models import FoldedHour, FoldedMonth
+from telemetry.models import FoldedHour, FoldedMonth, UsageSegment
 from telemetry.models import UsageLog as Row
-from telemetry.models import UsageSegment
 from telemetry.reconciling import Report
 from telemetry.segments import Segment, find_segments
 from telemetry.spool import Spool
@@ -270,9 +269,26 @@ def test_the_command_ends_with_1_when_something_differs(place, spool, key_id, ca
     assert document["findings"][0]["text"] == "0 counted, 10 logged"
 
 
+def test_every_comparison_is_explained_to_operators(place, spool, key_id):
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    explained = page.partition("## Served = logged = billed")[2].partition("\n## ")[0]
+    with open_counters("Books", place.TRINITY_DATA_DIR, worker=1):
+        names = [check.name for check in reconciled(place).checks]
+    assert len(names) == 6
+    assert [name for name in names if name not in explained] == []
+
+
 def test_the_command_refuses_what_is_no_month(place):
     with pytest.raises(CommandError, match="is no month as in 2026-11"):
         call_command("reconcile", "--month", "2026-13")
+
+
+def test_the_command_refuses_a_node_of_which_nobody_has_heard(place, spool, key_id):
+    answered(spool, key_id)
+    ship(place)
+    place.CLUSTER_NODE = "Elsewhere"
+    with pytest.raises(CommandError, match="'Boks' has no books; these have: Elsewhere, Books"):
+        call_command("reconcile", "--node", "Boks")
 
 
 def fill(gate: GateWriter, key_id: int, counted: int) -> None:

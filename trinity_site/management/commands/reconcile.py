@@ -6,12 +6,12 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from billing.usage import month_of
 from telemetry.reconciling import Report
-from trinity_site.books import reconcile_settled
+from trinity_site.books import known_nodes, reconcile_settled
 
 MOST_FINDINGS = 20
 EXAMPLES = """
@@ -46,6 +46,9 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, *args: Any, **options: Any) -> None:  # Any: Django's signature
+        nodes = known_nodes(settings)
+        if options["node"] not in nodes:
+            raise CommandError(f"{options['node']!r} has no books; these have: {', '.join(nodes)}")
         report = reconcile_settled(
             settings,
             node=options["node"],
