@@ -22,8 +22,9 @@ from billing.models import Account, ApiKey
 from billing.services import NewKey
 from billing.signin import remember_device
 from billing.usage import month_of, used_by
-from billing.usage_page import EXPORTS, Choice, commands, export, read_charts
+from billing.usage_page import EXPORTS, Choice, Command, commands, export, read_charts
 from telemetry.renderers import FORMATS
+from telemetry.reports import Question
 
 Context = dict[str, Any]  # Any: what a template is given
 P = ParamSpec("P")
@@ -88,7 +89,7 @@ def usage(request: HttpRequest, account: Account) -> HttpResponse:
         "totals": totals,
         "charts": charts,
         "exports": EXPORTS,
-        "commands": commands(choice.question(account, now), _reports_of(request)),
+        "commands": _commands(request, choice.question(account, now)),
         "plan": account.plan,
         "used": used_by(keys=keys, month=month),
         "reports": reports.look(account_id=account.pk, month=month),
@@ -169,11 +170,13 @@ def revoke(request: HttpRequest, account: Account, key_id: int) -> HttpResponse:
     return _told(request, messages.SUCCESS, f"{key.name} is revoked: it is refused from now on.")
 
 
-def _reports_of(request: HttpRequest) -> str:
-    """Return the address of the reports under the name by which the page was asked for."""
+def _commands(request: HttpRequest, question: Question) -> list[Command]:
+    """Write down how to ask this node for reports, by the name it was asked by; nothing where it has none."""
+    if settings.SERVER_TYPE == "APP_SERVER":
+        return []
     host = urlsplit(request.build_absolute_uri("/")).hostname or ""
     name = f"[{host}]" if ":" in host else host
-    return f"{request.scheme}://{name}:{settings.TRINITY_REPORTS_PORT}"
+    return commands(question, f"{request.scheme}://{name}:{settings.TRINITY_REPORTS_PORT}")
 
 
 def _own(account: Account, key_id: int) -> ApiKey:

@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from django.conf import LazySettings
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -179,6 +180,15 @@ def test_page_tells_how_the_reports_of_what_it_shows_are_asked_for(
     for command, (file, _, address) in zip(commands, (one.partition(" ") for one in asked), strict=True):
         assert command.startswith(f'curl -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}&from=20')
         assert command.endswith(f'&to={ends}&key_id={key_id}"')
+
+
+def test_page_of_a_node_without_reports_tells_no_way_to_them(
+    customer: Client, settings: LazySettings
+) -> None:
+    settings.SERVER_TYPE = "APP_SERVER"
+    page = customer.get(USAGE).text
+    assert "/reports/" not in page
+    assert "report server" not in page
 
 
 def test_download_of_another_kind_is_not_there(customer: Client) -> None:
