@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from telemetry._rows import Groups, days_of, place_of
-from telemetry._spool import RECORD_BYTES
+from telemetry._spool import RECORD_BYTES, Tally
 from telemetry.envelope import Envelope, read_records
 from telemetry.exceptions import Poison
 from telemetry.folding import fold_when_due
@@ -31,10 +31,21 @@ from telemetry.rows import insert_logs, insert_parts
 
 Identity = tuple[str, str]
 """A segment's node and name."""
+# PostgreSQL would use up an id for each row that it then does not insert, and there it has four bytes.
+_ID = {
+    "postgresql": """COALESCE(
+        (SELECT id FROM usage_segments WHERE node = %(node)s AND name = %(name)s),
+        nextval(pg_get_serial_sequence('usage_segments', 'id'))
+    )""",
+    "sqlite": "NULL",
+}
 _HOLD = """
     INSERT INTO usage_segments AS had
-        (node, name, row, created_ns, boot_ns, ended, entered, "left", opened, closed, shed, seen_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        (id, node, name, row, created_ns, boot_ns, ended, entered, "left", opened, closed, shed, seen_at)
+    VALUES (
+        {id}, %(node)s, %(name)s, %(row)s, %(created_ns)s, %(boot_ns)s, %(ended)s, %(entered)s, %(left)s,
+        %(opened)s, %(closed)s, %(shed)s, %(seen_at)s
+    )
     ON CONFLICT (node, name) DO UPDATE SET
         ended = COALESCE({greatest}(had.ended, excluded.ended), had.ended, excluded.ended),
         entered = {greatest}(had.entered, excluded.entered), "left" = {greatest}(had."left", excluded."left"),
@@ -226,13 +237,19 @@ def _hold(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope], now: d
     """Lock a segment's row until the COMMIT, and note what its envelopes say of it."""
     first = envelopes[0]
     row, created_ns = map(int, first.segment.split("-"))
-    identity = (first.node, first.segment, row, created_ns, first.boot_ns)
-    ended = max((envelope.end for envelope in envelopes if envelope.final), default=None)
-    tally = map(max, zip(*(envelope.tally for envelope in envelopes), strict=True))
-    seen_at = connection.ops.adapt_datetimefield_value(now)
+    tally = Tally(*map(max, zip(*(envelope.tally for envelope in envelopes), strict=True)))
+    told = tally._asdict() | {
+        "node": first.node,
+        "name": first.segment,
+        "row": row,
+        "created_ns": created_ns,
+        "boot_ns": first.boot_ns,
+        "ended": max((envelope.end for envelope in envelopes if envelope.final), default=None),
+        "seen_at": connection.ops.adapt_datetimefield_value(now),
+    }
     greatest = "GREATEST" if connection.vendor == "postgresql" else "max"
     with connection.cursor() as cursor:
-        cursor.execute(_HOLD.format(greatest=greatest), (*identity, ended, *tally, seen_at))
+        cursor.execute(_HOLD.format(id=_ID[connection.vendor], greatest=greatest), told)
         (pk,) = cursor.fetchone()
     return int(pk)
 

@@ -186,6 +186,14 @@ def test_segment_is_whole_when_its_end_is_known_and_nothing_is_missing_before_it
     assert not SegmentState(((0, 2), (3, 5)), 5).whole
 
 
+def test_segment_of_many_envelopes_takes_one_id_of_postgresql() -> None:
+    for start in range(0, PLACES, 4):
+        write_envelopes([make_envelope(RECORDS, start, 4)])
+    write_envelopes([make_envelope(RECORDS, segment="9-9")])
+    first, second = UsageSegment.objects.order_by("pk")
+    assert (first.name, second.name, second.pk - first.pk) == (SEGMENT, "9-9", 1)
+
+
 @both
 def test_intervals_that_meet_become_one_row(using: str) -> None:
     for start, count in ((0, 4), (8, 4), (4, 4)):
