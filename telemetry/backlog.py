@@ -10,7 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from telemetry._spool import Tally
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backlog:
-    """The spool below *root*, for one thread at a time. Raises nothing for a file that cannot be read."""
+    """The spool below *root*, for one thread at a time. Raises nothing for a file that the disk refuses."""
 
     def __init__(
         self, root: Path, packing: Packing, *, mono_ns: Callable[[], int] = time.monotonic_ns
@@ -62,15 +62,18 @@ class Backlog:
 
         None of a segment that has vanished, or that the disk does not give out now.
         """
-        with self._telling(self._paths[part.identity]):
-            return self._read(part, payload_bytes)
+        path = self._paths.get(part.identity)
+        if path is not None:  # else a part before this one has shown that it is no segment any more
+            with self._telling(path):
+                return self._read(part, payload_bytes)
         return []
 
     def delete(self, identity: Identity) -> None:
-        """Delete a segment that the database has all of."""
-        with suppress(FileNotFoundError):
-            self._paths[identity].unlink()
-        self.forget(identity)
+        """Delete a segment that the database has all of, or leave it to the next call if the disk refuses."""
+        path = self._paths[identity]
+        with self._telling(path):
+            path.unlink(missing_ok=True)
+            self.forget(identity)
 
     def forget(self, identity: Identity) -> None:
         self._packing.forget(identity)
@@ -87,16 +90,17 @@ class Backlog:
 
     @contextmanager
     def _telling(self, path: Path) -> Iterator[None]:
-        """Set aside a file that is no segment, and pass over one that cannot be read: the others can."""
+        """Set aside a file that is no segment, and pass over one that the disk refuses: others it may not."""
         try:
-            yield
+            try:
+                yield
+            except LayoutError as error:
+                self._put_aside(path, error)
         except FileNotFoundError:  # somebody has removed it: the next scan finds it gone
             pass
-        except LayoutError as error:
-            self._put_aside(path, error)
         except OSError as error:
             if self._may_tell():
-                logger.error("%s cannot be read; it is tried again and again (%s)", path, error)
+                logger.error("%s is refused by the disk; it is tried again and again (%s)", path, error)
 
     def _add(self, path: Path) -> None:
         """Look at a segment for the first time."""
@@ -138,12 +142,12 @@ class Backlog:
 
     def _put_aside(self, path: Path, error: LayoutError) -> None:
         """Give a file that is no segment a name that nobody looks for: it may still be worth something."""
-        self.set_aside += 1
         if path in self._identities:
             self.forget(self._identities[path])
         aside = path.with_name(path.name + BAD)
-        logger.error("%s: %s. It is set aside as %s", path, error, aside.name)
         path.rename(aside)
+        self.set_aside += 1
+        logger.error("%s: %s. It is set aside as %s", path, error, aside.name)
 
 
 def make_envelope(segment: Segment, part: Part) -> Envelope:

@@ -185,6 +185,35 @@ def test_file_that_cannot_be_opened_is_left_and_keeps_no_other_back(
     assert len(caplog.records) == 1 and "tried again" in caplog.text
 
 
+def test_file_that_is_no_segment_and_cannot_be_set_aside_keeps_no_other_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = write_segment(tmp_path, 5)
+    bad = good.with_name(f"{0:020}.seg")
+    bad.write_bytes(b"no segment")
+    bad.with_name(bad.name + ".bad").mkdir()  # as a disk that refuses: no file is given a folder's name
+    backlog, packing = make_backlog(tmp_path)
+    for _ in range(3):
+        backlog.scan()
+    assert len(plan(packing)) == 1
+    assert bad.exists() and backlog.set_aside == 0
+    assert len(caplog.records) == 1 and "tried again" in caplog.text
+
+
+def test_segment_that_turns_out_to_be_none_gives_nothing_of_its_other_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_OPEN", 1)
+    path = write_segment(tmp_path, 150)
+    write_spool(tmp_path, 5)  # another one, which stays open
+    backlog, packing = make_backlog(tmp_path)
+    backlog.scan()
+    parts = [part for part in plan(packing) if part.identity[1] == "3-1"]
+    path.write_bytes(b"no segment")
+    assert [backlog.read(part) for part in parts] == [[], []]
+    assert backlog.set_aside == 1
+
+
 def test_segment_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
     path = write_segment(tmp_path, 5)
     backlog, packing = make_backlog(tmp_path)

@@ -87,6 +87,24 @@ async def test_what_the_queue_lost_is_sent_again(tmp_path: Path, books: Books) -
     assert sorted(books.numbers) == list(range(250)) and files(tmp_path) == []
 
 
+async def test_segment_that_cannot_be_deleted_keeps_no_other_back(
+    tmp_path: Path, hand: Hand, books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_segment(tmp_path, 10)
+    shipper = make_shipper(tmp_path, hand)
+    await shipper.turn()
+    path.unlink()
+    path.mkdir()  # as a disk that refuses: what is open can still be read
+    await turns(shipper)
+    write_spool(tmp_path, 20)
+    await turns(shipper)
+    assert len(books.numbers) == 30 and files(tmp_path) == [path.name]
+    assert len(caplog.records) == 1 and "tried again" in caplog.text
+    path.rmdir()
+    await turns(shipper)
+    assert files(tmp_path) == []
+
+
 async def test_restarted_shipper_sends_only_what_the_ledger_lacks(
     tmp_path: Path, hand: Hand, books: Books
 ) -> None:
