@@ -34,10 +34,13 @@ may_tell = Seldom(time.monotonic_ns)
 
 
 @shared_task(name="telemetry.carry", acks_late=True, ignore_result=True)
-def carry(document: bytes) -> None:
-    """Write a document of any type; while the database is at fault it goes back, however often."""
+def carry(document: object) -> None:
+    """Write a document of any type; while the database is at fault it goes back, however often.
+
+    A message may bring something else than bytes: that is set aside as text.
+    """
     try:
-        inbox.take(document)
+        inbox.take(document if isinstance(document, bytes) else repr(document).encode())
     except Exception as error:
         if may_tell():
             logger.warning("Usage cannot be written, and goes back to the queue: %s", error)

@@ -7,6 +7,7 @@ from celery.exceptions import Reject
 from django.db import OperationalError
 
 from telemetry import inbox, keeping, tasks
+from telemetry.models import Quarantined
 from telemetry.tasks import LONGEST_PAUSE_S, Outage, carry, keep
 
 
@@ -15,6 +16,14 @@ def test_message_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "take", taken.append)
     carry(b"document")
     assert taken == [b"document"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("document", ["text", "\ud800", 5, None, ["a"], {"type": "usage_log"}])
+def test_message_that_brings_no_bytes_is_set_aside(document: object) -> None:
+    carry(document)
+    (row,) = Quarantined.objects.all()
+    assert bytes(row.document) == repr(document).encode()
 
 
 def test_outage_sends_the_message_back_after_a_pause_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
