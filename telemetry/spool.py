@@ -35,7 +35,7 @@ from telemetry.seldom import Seldom
 PERIOD_S = 0.02
 MEASURE_S = 5.0
 RETRY_NS = 500_000_000
-"""After a failure no segment is made for so long: a full disk is not asked twenty times a second."""
+"""Where none could be made no segment is made for so long: to find no room takes a look at every file."""
 NEW = ".new"
 ZEROS = bytes(1024 * 1024)
 """Written over a new segment: to append to pages that are in memory costs a fraction of what faults do."""
@@ -126,7 +126,7 @@ class Spool:
         self._may_tell_full, self._may_tell_near = Seldom(mono_ns), Seldom(mono_ns)
         self._may_tell_losses = Seldom(mono_ns)
         self._files: dict[int, SegmentFile] = {}  # by the appender's number
-        self._failed_ns: int | None = None
+        self._tried_ns: int | None = None  # in vain
         self._failures = 0
         # Each keeps others out of what its name says; who wants several takes them in this order.
         self._preparing, self._syncing, self._numbering = threading.Lock(), threading.Lock(), threading.Lock()
@@ -162,12 +162,12 @@ class Spool:
         While another worker makes one nothing is done, unless *wait* says to be next.
         """
         with self._preparing:
-            if not self.appender.wanting or self._has_just_failed():
+            if not self.appender.wanting or self._has_just_tried():
                 return
             try:
                 self._make_next(wait=wait)
             except OSError as error:
-                self._failed_ns = self._mono_ns()
+                self._tried_ns = self._mono_ns()
                 self._tell_failure(f"{self._folder}: no segment could be made", error)
 
     def sync(self) -> None:
@@ -222,8 +222,8 @@ class Spool:
 
     # -- making
 
-    def _has_just_failed(self) -> bool:
-        return self._failed_ns is not None and self._mono_ns() - self._failed_ns < RETRY_NS
+    def _has_just_tried(self) -> bool:
+        return self._tried_ns is not None and self._mono_ns() - self._tried_ns < RETRY_NS
 
     def _make_next(self, *, wait: bool) -> None:
         size = self.parameters.segment_bytes
@@ -235,6 +235,7 @@ class Spool:
                 left.unlink()
             used = used_bytes(self._root) + size
             if used > self._bound:
+                self._tried_ns = self._mono_ns()
                 if self._may_tell_full():
                     logger.error("The usage spool is full: %s of %s bytes", used - size, self._bound)
                 return

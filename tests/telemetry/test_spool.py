@@ -157,7 +157,8 @@ def test_what_a_killed_worker_left_half_made_is_removed(root: Path) -> None:
 
 
 def test_at_the_bound_appends_are_refused_until_something_is_deleted(root: Path) -> None:
-    spool = make_spool(root, parameters=THREE)
+    clock = Clock()
+    spool = make_spool(root, parameters=THREE, mono_ns=clock)
     append_all(spool, range(3 * CAPACITY))
     spool.prepare()
     assert not spool.appender.append(make_log(-1 + 3 * CAPACITY))
@@ -166,10 +167,31 @@ def test_at_the_bound_appends_are_refused_until_something_is_deleted(root: Path)
     assert spool.state().failures == 0
     spool.sync()
     next(find_segments(root)).unlink()
+    clock.now_ns += RETRY_NS
     spool.prepare()
     assert spool.appender.append(make_log(3 * CAPACITY))
     spool.close()
     assert read_spool(root) == [*range(CAPACITY, 3 * CAPACITY + 1)]
+
+
+def test_at_the_bound_the_files_are_looked_at_twice_a_second(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, looks = Clock(), 0
+
+    def look(root: Path) -> int:
+        nonlocal looks
+        looks += 1
+        return used_bytes(root)
+
+    spool = make_spool(root, parameters=THREE, mono_ns=clock)
+    append_all(spool, range(3 * CAPACITY))
+    monkeypatch.setattr(spool_module, "used_bytes", look)
+    for _ in range(100):
+        spool.prepare()
+        clock.now_ns += 20_000_000
+    assert looks == 4
+    spool.close()
 
 
 def test_bound_is_the_nodes(root: Path) -> None:
