@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class Outage:
-    """How often in a row the database was at fault for this process."""
+    """How often in a row the database was at fault for this process, as far as that matters."""
 
     def __init__(self) -> None:
         self.failures = 0
 
     def pause_s(self) -> float:
         """Return how long to wait before the queue is asked for more: doubling, at random."""
-        self.failures += 1
+        self.failures = min(self.failures + 1, 16)
         return random.uniform(0, min(0.25 * 2**self.failures, LONGEST_PAUSE_S))
 
 

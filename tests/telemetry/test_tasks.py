@@ -47,6 +47,12 @@ def test_outage_sends_the_message_back_after_a_pause_that_grows(monkeypatch: pyt
     assert tasks.outage.failures == 0
 
 
+def test_pause_of_an_outage_of_many_hours_is_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.random, "uniform", lambda least, most: most)
+    outage = Outage()
+    assert [outage.pause_s() for _ in range(2_000)][-1] == LONGEST_PAUSE_S
+
+
 def test_keeper_sees_to_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(keeping, "keep", lambda: calls.append(1))
