@@ -1,4 +1,4 @@
-"""What is done to the usage tables once a day: days made ahead, and what is old enough deleted.
+"""What is done to the usage tables each hour: days made ahead, and what is old enough deleted.
 
 | what | is kept |
 |---|---|
@@ -59,7 +59,7 @@ OLD = (
 
 
 def keep(*, now: datetime | None = None, dry_run: bool = False, using: str = DEFAULT_DB_ALIAS) -> Kept:
-    """Do what is to be done once a day. Safe at any time, by several at once, and after any interruption.
+    """Do what is to be done each hour. Safe at any time, by several at once, and after any interruption.
 
     A day that cannot be dropped just now, since somebody reads it, is left for the next time.
     """

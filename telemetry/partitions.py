@@ -1,7 +1,7 @@
 """The days of usage_logs in PostgreSQL: a partition for each in UTC, and one for what lies outside of them.
 
 None of this makes writers or readers wait for more than a moment: who cannot have a lock within LOCK_TIMEOUT
-gives up with an OperationalError, and is tried again by its caller or the next day.
+gives up with an OperationalError, and is tried again by its caller or an hour later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`manage.py usagepartitions`: what is done to the usage tables once a day, by hand."""
+"""`manage.py usagepartitions`: what is done to the usage tables each hour, by hand."""
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
@@ -12,7 +12,7 @@ from telemetry.partitions import LOG_DAYS
 EXAMPLES = f"""
 examples:
   ./run manage usagepartitions --dry-run    say what would be done
-  ./run manage usagepartitions              do it; the node does the same once a day
+  ./run manage usagepartitions              do it; the node does the same each hour
 
 Days of usage logs are made {AHEAD_DAYS} days ahead and dropped after {LOG_DAYS} days; rollups are kept
 {ROLLUP_DAYS} days, counts by the month for good. In SQLite there are no days: old rows are deleted.
