@@ -118,7 +118,7 @@ class Shipment:
     @property
     def is_done(self) -> bool:
         """Whether all of it that there will ever be is in the database."""
-        return self.final and self.asked and self.is_ended and not any(gaps(self.end, self.covered))
+        return self.final and self.is_ended and not any(gaps(self.end, self.covered))
 
     def _has_arrived(self, part: Part) -> bool:
         lacking = any(end > part.start for start, end in gaps(part.end, self.covered))

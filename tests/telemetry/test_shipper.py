@@ -9,10 +9,11 @@ import pytest
 
 from telemetry import shipper as module
 from telemetry._spool import HEADER_BYTES, RECORD_BYTES
+from telemetry.ledger import SegmentState
 from telemetry.packing import PATIENCE_NS, Part
 from telemetry.parameters import ShipperParameters
 from telemetry.segments import Segment
-from telemetry.shipper import first_records
+from telemetry.shipper import Shipper, first_records
 from tests.telemetry.shipping import Books, Hand, files, make_shipper, shipped, turns, until, write_spool
 from tests.telemetry.spooling import CAPACITY, append_all, make_spool, write_segment
 
@@ -168,6 +169,33 @@ async def test_carrier_that_is_down_is_tried_again_after_longer_and_longer_pause
     clock.now_ns += 30 * 10**9
     await turns(shipper)
     assert len(books.numbers) == 10 and files(tmp_path) == []
+
+
+async def test_carrier_that_is_down_for_many_hours_is_still_tried(tmp_path: Path, hand: Hand) -> None:
+    clock = Clock()
+    write_segment(tmp_path, 10)
+    hand.refuses = True
+    shipper = make_shipper(tmp_path, hand, mono_ns=clock)
+    for _ in range(1_200):
+        clock.now_ns += 30 * 10**9
+        await shipper.turn()
+    assert hand.calls["refused"] == 1_200
+
+
+async def test_ledger_that_does_not_answer_is_not_waited_for_for_good(
+    tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "ASK_S", 0.01)
+    write_segment(tmp_path, 10)
+
+    async def hang(node: str, names: object) -> dict[str, SegmentState]:
+        await asyncio.Event().wait()
+        return {}
+
+    shipper = Shipper(tmp_path, carrier=hand, covered=hang)
+    async with asyncio.timeout(10):
+        await shipper.turn()
+    assert hand.taken == [] and "cannot be asked" in caplog.text
 
 
 async def test_what_was_taken_before_a_refusal_is_not_sent_twice(
