@@ -30,8 +30,7 @@ libc = ctypes.CDLL(None)
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests() -> Iterator[None]:
     # A wrapper goes before pytest-django's own hook, which reads the settings and with them DATABASE_URL.
-    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers use what the controller has started
-        start_services()
+    start_services()  # with `pytest -n 2` each worker has its own: nothing is shared but the machine
     return (yield)
 
 

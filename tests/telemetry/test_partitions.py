@@ -102,13 +102,17 @@ def test_day_has_the_key_that_keeps_rows_single() -> None:
 
 
 @pytest.fixture
-def without_days() -> Iterator[None]:
+def without_days(transactional_db: None) -> Iterator[None]:
+    drop_all_days()
     yield
+    drop_all_days()
+
+
+def drop_all_days() -> None:
     for day in days_there(connection):
         drop_day(connection, day)
 
 
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("without_days")
 def test_many_makers_of_one_day_at_once_make_it_once() -> None:
     makers = [Elsewhere(lambda: make_day(connection, DAY)) for _ in range(6)]
@@ -116,7 +120,6 @@ def test_many_makers_of_one_day_at_once_make_it_once() -> None:
     assert days_there(connection) == {DAY}
 
 
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("without_days")
 def test_day_is_made_while_others_write_into_a_day_that_is_there() -> None:
     make_day(connection, today())
@@ -126,7 +129,6 @@ def test_day_is_made_while_others_write_into_a_day_that_is_there() -> None:
     assert DAY + timedelta(400) in days_there(connection)
 
 
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("without_days")
 def test_drop_of_a_day_that_is_read_gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "100ms")

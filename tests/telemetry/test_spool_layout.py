@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -446,7 +447,8 @@ def test_memory_of_another_size_than_its_header_says_is_refused() -> None:
 
 
 def test_sync_of_what_is_no_mapped_file_raises_as_the_system_does() -> None:
-    memory, appender = make_memory(), Appender()
+    memory, appender = memoryview(mmap.mmap(-1, 2 * SIZE))[8 : 8 + SIZE], Appender()
+    memory[:] = make_memory()  # which begins at no page
     number = appender.publish(memory)
     appender.sync(number)  # nothing to be done yet
     appender.append(make_log(0))
