@@ -1,12 +1,11 @@
 """`manage.py apikey`: keys made, rotated, revoked and listed at the terminal."""
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
 
@@ -16,6 +15,7 @@ from billing.exceptions import AccountOnOtherPlan, BillingError
 from billing.models import SCOPES, Account, ApiKey, KeyQuerySet
 from billing.services import OVERLAP_H, NewKey
 from billing.usage import month_of
+from telemetry.commands import ExplainedCommand
 
 AUTHOR = Author(Door.COMMAND)
 FIRST_NAME = "Demo key"
@@ -33,14 +33,9 @@ standard input, so that it is in no history of commands. Without --email a key b
 account for its plan."""
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Make, rotate, revoke and list API keys."
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **options: Any
-    ) -> CommandParser:  # Any: Django's own
-        shape = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **{**shape, **options})
+    examples = EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)

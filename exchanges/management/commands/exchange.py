@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from exchanges.documents import DocumentError, read_document
@@ -25,6 +25,7 @@ from exchanges.services import (
     import_document,
     split_document,
 )
+from telemetry.commands import ExplainedCommand
 
 AUTHOR = Author(Door.COMMAND)
 EXAMPLES = """examples:
@@ -39,14 +40,9 @@ A document is {"feed": {the 19 columns}, "assets": [{"asset", "symbol", "rest_sy
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Import, export, list and check exchanges."
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **kwargs: Any
-    ) -> CommandParser:  # Any: Django's own
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, epilog=EXAMPLES, **kwargs)
+    examples = EXAMPLES
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="import|export|check|list")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from exchanges.simulator.record import write_folder
 from exchanges.simulator.replay import RecordingError, Replay, read_folder
 from exchanges.simulator.server import DEFAULT_RATE, HOST, Simulator
+from telemetry.commands import ExplainedCommand
 from telemetry.running import say_ready, stop_on_signals
 
 USUAL_PORT = 8090
@@ -28,13 +29,10 @@ examples:
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Serve simulated exchanges on the loopback address."
+    examples = EXAMPLES
     requires_system_checks = ()
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:  # as Django has it
-        kwargs |= {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         port = settings.TRINITY_SIMULATOR_PORT or USUAL_PORT

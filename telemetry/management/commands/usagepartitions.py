@@ -1,11 +1,12 @@
 """`manage.py usagepartitions`: what is done to the usage tables each hour, by hand."""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
+from telemetry.commands import ExplainedCommand
 from telemetry.keeping import AHEAD_DAYS, ROLLUP_DAYS, Kept, keep
 from telemetry.partitions import LOG_DAYS
 
@@ -19,14 +20,9 @@ Days of usage logs are made {AHEAD_DAYS} days ahead and dropped after {LOG_DAYS}
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Make the days of usage logs ahead, and delete what is too old."
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **kwargs: Any
-    ) -> CommandParser:  # as Django has it
-        kwargs |= {"epilog": EXAMPLES, "formatter_class": RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **kwargs)
+    examples = EXAMPLES
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="change nothing")

@@ -2,14 +2,15 @@
 
 import json
 import re
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from billing.usage import month_of
+from telemetry.commands import ExplainedCommand
 from telemetry.reconciling import Report
 from trinity_site.books import known_nodes, reconcile_settled
 
@@ -25,14 +26,9 @@ It ends with status 1 when anything differs. What is on its way to the database 
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Hold counters, spool, ledger, rows, rollups and billing's counts against one another."
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **kwargs: Any
-    ) -> CommandParser:  # as Django has it
-        kwargs |= {"epilog": EXAMPLES, "formatter_class": RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **kwargs)
+    examples = EXAMPLES
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--month", type=parse_month, help="2026-11 (default: this one)")

@@ -1,11 +1,13 @@
 """`manage.py runcelery`: a worker of the queue, which writes what nodes send into the database."""
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
+
+from telemetry.commands import ExplainedCommand
 
 EXAMPLES = """
 examples:
@@ -17,15 +19,10 @@ that whoever supervises it starts another one.
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Run a worker of the queue: usage logs of all nodes, into the database."
+    examples = EXAMPLES
     requires_system_checks = ()  # the supervisor has made them once for all
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **kwargs: Any
-    ) -> CommandParser:  # as Django has it
-        kwargs |= {"epilog": EXAMPLES, "formatter_class": RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--beat", action="store_true", help="also see to the tables of usage, each hour")

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import uvloop
 from django.apps import apps
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 
 from telemetry._counters import Counters
+from telemetry.commands import ExplainedCommand
 from telemetry.running import closed, say_ready, stop_on_signals
 from trinity_site.exceptions import RowTaken, SegmentError
 from trinity_site.output import Output, logging_to
@@ -43,15 +44,10 @@ same node (CLUSTER_NODE, TRINITY_DATA_DIR). Summaries are read from the database
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Run the UDP engine: prices by datagram, or summaries of what keys have used."
+    examples = EXAMPLES
     requires_system_checks = ()  # the supervisor has made them once for all
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **kwargs: Any
-    ) -> CommandParser:  # as Django has it
-        kwargs |= {"epilog": EXAMPLES, "formatter_class": RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         workers = parser.add_argument("--workers", type=int, help="1 to 31 (default: TRINITY_UDP_WORKERS)")

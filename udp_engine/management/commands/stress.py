@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from telemetry.commands import ExplainedCommand
 from udp_engine._load import Reading
 from udp_engine.exceptions import UdpError
 from udp_engine.report import HEADINGS, Level, Run, document, duration, page, percent, remarks, row
@@ -53,15 +54,10 @@ examples:
 """
 
 
-class Command(BaseCommand):
+class Command(ExplainedCommand):
     help = "Load a node with many requests at once and tell how it answered."
+    examples = EXAMPLES
     requires_system_checks = ()
-
-    def create_parser(
-        self, prog_name: str, subcommand: str, **kwargs: Any
-    ) -> CommandParser:  # as Django has it
-        kwargs |= {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         usual = Plan()
