@@ -189,6 +189,7 @@ def measure_load(load: Load, records: int, rounds: int) -> dict[str, Any]:
             figures[name].append(step())
     shares = [ours / bare for ours, bare in zip(figures["ours"], figures["bare"], strict=True)]
     return load._asdict() | {
+        "records_per_transaction": load.envelopes * ENVELOPE,
         "sums_per_transaction": bench.sums(),
         "bare_rows_per_s": round(statistics.median(figures["bare"])),
         "rows_per_s": round(statistics.median(figures["ours"])),
