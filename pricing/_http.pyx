@@ -14,7 +14,7 @@ from billing._gate cimport (
 from pricing._board cimport PriceCopy, age_of
 from pricing._finder cimport Finder, Label
 from pricing._text cimport (
-    CLOCK_MONOTONIC, CLOCK_REALTIME, LOWER, TOKEN, UPPER, VALUE, Text, put, put_digits, put_number, read_clock_ns, span,
+    CLOCK_MONOTONIC, LOWER, TOKEN, UPPER, VALUE, Text, put, put_digits, put_number, read_clock_ns, read_clocks_ns, span,
 )
 from pricing._usage cimport record_price, record_question
 from telemetry._counters cimport (
@@ -354,8 +354,7 @@ cdef class FastPath:
         if self.clock is not None:
             mono_ns[0], wall_ns[0] = self.clock()
             return 0
-        mono_ns[0] = read_clock_ns(CLOCK_MONOTONIC)
-        wall_ns[0] = read_clock_ns(CLOCK_REALTIME)
+        read_clocks_ns(mono_ns, wall_ns)
         return 0
 
     cdef int64_t now_ns(self) except -1:

@@ -27,6 +27,12 @@ cdef extern from *:
         clock_gettime(clock, &now);
         return now.tv_sec * 1000000000LL + now.tv_nsec;
     }
+
+    /* The wall clock first: whatever comes between, wall + what has passed since mono is never in the future. */
+    static inline void text_clocks(int64_t* mono_ns, int64_t* wall_ns) {
+        *wall_ns = text_clock(CLOCK_REALTIME);
+        *mono_ns = text_clock(CLOCK_MONOTONIC);
+    }
     """
     int TOKEN "TEXT_TOKEN"             # of a header's name (RFC 9110, 5.6.2)
     int VALUE "TEXT_VALUE"             # of its value, as far as plain ones go
@@ -36,6 +42,7 @@ cdef extern from *:
     int DIGIT "TEXT_DIGIT"
     const uint8_t text_kinds[256]
     int64_t read_clock_ns "text_clock"(int clock) noexcept nogil
+    void read_clocks_ns "text_clocks"(int64_t* mono_ns, int64_t* wall_ns) noexcept nogil
     int CLOCK_MONOTONIC
     int CLOCK_REALTIME
     int CLOCK_REALTIME_COARSE

@@ -10,7 +10,7 @@ from billing._gate cimport (
 )
 from pricing._board cimport age_of
 from pricing._finder cimport Label
-from pricing._text cimport CLOCK_MONOTONIC, CLOCK_REALTIME, Text, put, put_number, read_clock_ns
+from pricing._text cimport CLOCK_MONOTONIC, Text, put, put_number, read_clock_ns, read_clocks_ns
 from pricing._usage cimport record_price, record_question
 from telemetry cimport _counters as counted
 from telemetry._counters cimport count, drop, note_latency
@@ -528,7 +528,7 @@ cdef class Batch:
 
     def drain(self):
         cdef list questions = []
-        cdef int64_t began_ns = 0, wall_ns
+        cdef int64_t began_ns = 0, wall_ns = 0
         cdef unsigned int turn, replies
         cdef int received
         if not self.resume():
@@ -537,8 +537,7 @@ cdef class Batch:
             with nogil:
                 received = self.receive()
                 if received > 0:
-                    began_ns = read_clock_ns(CLOCK_MONOTONIC)
-                    wall_ns = read_clock_ns(CLOCK_REALTIME)
+                    read_clocks_ns(&began_ns, &wall_ns)
                     self.answer_all(received, began_ns, wall_ns)
                     self.prepare(self.groups and began_ns >= self.ungrouped_until_ns)
                     replies = self.replies_of(received)

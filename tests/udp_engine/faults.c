@@ -1,10 +1,12 @@
-// Stands before the kernel's recvmmsg and sendmmsg (LD_PRELOAD) and does to them what a test has planned.
+// Stands before the kernel's recvmmsg and sendmmsg (LD_PRELOAD) and does to them what a test has planned; before
+// clock_gettime, too.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum { RECEIVE, SEND };
 enum {
@@ -59,6 +61,20 @@ int recvmmsg(int fd, struct mmsghdr* messages, unsigned count, int flags, struct
     if (step.kind == FAIL) return errno = step.value, -1;
     if (step.kind == AT_MOST && (unsigned)step.value < count) count = step.value;
     return real(fd, messages, count, flags, timeout);
+}
+
+static int reads_to_pause;
+static long pause_ns;
+
+// Have whoever reads a clock for the which-th time from now (1: the next) lose the processor right after it.
+void faults_pause(int which, long ns) { reads_to_pause = which, pause_ns = ns; }
+
+int clock_gettime(clockid_t clock, struct timespec* now) {
+    static int (*real)(clockid_t, struct timespec*);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, now);
+    if (reads_to_pause > 0 && --reads_to_pause == 0) nanosleep(&(struct timespec){0, pause_ns}, NULL);
+    return result;
 }
 
 int sendmmsg(int fd, struct mmsghdr* messages, unsigned count, int flags) {

@@ -7,6 +7,7 @@ import ctypes
 import enum
 import errno
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -250,3 +251,18 @@ async def test_worker_waits_a_little_after_an_error_and_reads_on(
         assert len(await replies(client, 1)) == 1
         assert kernel.faults_calls(RECEIVE) < 6
     assert caplog.text.count("Reading the socket failed") == 1
+
+
+# ---- clocks
+
+
+@pytest.mark.parametrize("which", range(1, 6))
+def test_no_record_is_later_than_its_answer_wherever_the_processor_is_lost(live: Live, which: int) -> None:
+    client = live.client()
+    live.send(client, request())
+    kernel.faults_pause(which, 5_000_000)
+    live.batch.drain()
+    now_ns = time.time_ns()
+    assert len(client.replies(1)) == 1
+    (log,) = live.spool.take()
+    assert log.time_ns <= now_ns
