@@ -36,6 +36,7 @@ class Service:
     descriptors: tuple[int, ...] = ()  # inherited under the same numbers
     stop_signal: signal.Signals = signal.SIGTERM
     start_s: float = START_S  # how long the services after it wait for this one; 0: not at all
+    beside: bool = False  # starts with the one before it, and does not wait for that
     grace_s: float = 8.0  # from the stop signal to SIGKILL
     silent_s: float = 10.0  # from the last sign of life of one that was ready to SIGKILL
     rolls: bool = False  # its socket is the supervisor's, and it knows --go-fd: it can be replaced unnoticed

@@ -2,7 +2,8 @@
 
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from django.conf import LazySettings
@@ -119,12 +120,35 @@ def node_services(
     None are those of another kind of node (SERVER_TYPE). One that answers no prices follows no exchange.
     """
     environment = _chosen_ports(prices, reports, udp, reports_udp)
-    if prices is not None:
-        if settings.TRINITY_SIMULATOR_URL:
-            yield Service("simulator", (*manage(settings), "runsimulator"))
+    if prices is not None and settings.TRINITY_SIMULATOR_URL:
+        yield Service("simulator", (*manage(settings), "runsimulator"))
+    yield from together(_sources(settings, environment, prices=prices is not None))
+    yield from together(_doors(settings, environment, prices, reports, udp, reports_udp))
+
+
+def together(services: Iterable[Service]) -> Iterator[Service]:
+    """Have these start at once, after the ones before are ready."""
+    for number, service in enumerate(services):
+        yield replace(service, beside=number > 0)
+
+
+def _sources(settings: LazySettings, environment: Mapping[str, str], *, prices: bool) -> Iterator[Service]:
+    """Yield what those who answer rely on."""
+    if prices:
         yield Service("feeds", (*manage(settings), "runfeeds"), environment=environment)
     yield Service("keyring", (*manage(settings), "runkeyring"))
     yield from usage_services(settings)
+
+
+def _doors(
+    settings: LazySettings,
+    environment: Mapping[str, str],
+    prices: Ports | None,
+    reports: Ports | None,
+    udp: Sequence[socket.socket],
+    reports_udp: socket.socket | None,
+) -> Iterator[Service]:
+    """Yield all who answer."""
     if prices is not None:
         yield from http_services(
             settings,

@@ -193,15 +193,17 @@ class Supervisor:
     async def _run(self, stop: asyncio.Event, on_started: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as group:
             started: list[Keeper] = []
+            awaited: list[Keeper] = []
             for keeper in self.keepers:
+                if not keeper.service.beside:
+                    await all_ready(awaited, stop)
+                    awaited = []
                 if stop.is_set():
                     break
                 group.create_task(keeper.keep(), name=f"keep:{keeper.service.name}")
                 started.append(keeper)
-                limit_s = keeper.service.start_s
-                await first_of(keeper.ready, stop, timeout_s=limit_s)
-                if limit_s and not keeper.ready.is_set() and not stop.is_set():
-                    logger.warning("%s is not ready after %.0f s: going on", keeper.service.name, limit_s)
+                awaited.append(keeper)
+            await all_ready(awaited, stop)
             if not stop.is_set():
                 on_started()
             await stop.wait()
@@ -218,6 +220,15 @@ class Supervisor:
         """End every process at once, without grace."""
         for keeper in self.keepers:
             keeper.kill()
+
+
+async def all_ready(keepers: Sequence[Keeper], stop: asyncio.Event) -> None:
+    """Wait for services that have been started together, for each as long as it may take, or until *stop*."""
+    for keeper in keepers:
+        limit_s = keeper.service.start_s
+        await first_of(keeper.ready, stop, timeout_s=limit_s)
+        if limit_s and not keeper.ready.is_set() and not stop.is_set():
+            logger.warning("%s is not ready after %.0f s: going on", keeper.service.name, limit_s)
 
 
 @contextlib.contextmanager

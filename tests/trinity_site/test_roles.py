@@ -84,6 +84,17 @@ def test_one_worker_is_waited_for_and_no_other(sockets: Any) -> None:
     assert [services[f"http-{number}"].start_s > 0 for number in (1, 2, 3)] == [True, False, False]
 
 
+def test_who_answers_starts_at_once_when_all_that_they_rely_on_is_ready(sockets: Any) -> None:
+    services = services_of(
+        sockets, kinds=("prices", "reports"), TRINITY_SIMULATOR_URL="http://127.0.0.1:9123"
+    )
+    begun: list[list[str]] = []
+    for name, service in services.items():
+        begun += [] if service.beside else [[]]
+        begun[-1].append(name)
+    assert begun == [["simulator"], ["feeds", "keyring", "shipper"], ["http-1", "reports-1"]]
+
+
 def test_simulator_starts_first_where_prices_are_simulated(sockets: Any) -> None:
     services = services_of(sockets, TRINITY_SIMULATOR_URL="http://127.0.0.1:9123")
     assert list(services) == ["simulator", "feeds", "keyring", "shipper", "http-1"]

@@ -198,6 +198,20 @@ async def test_service_starts_after_the_one_before_is_ready(tmp_path: Path) -> N
         await recorder.sees(("two", "True"))
 
 
+async def test_service_beside_another_does_not_wait_for_it_but_the_next_one_does(
+    tmp_path: Path,
+) -> None:
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    waits_for_two = f"import os, time\nwhile not os.path.exists({two!r}): time.sleep(0.01)\n"
+    services = [
+        python("one", STAYS, ready=f"{waits_for_two}open({one!r}, 'w')\n{READY}"),
+        python("two", STAYS, ready=f"open({two!r}, 'w')\n{READY}", beside=True),
+        python("three", f"import os; print(sorted(os.listdir({str(tmp_path)!r})))\n{STAYS}"),
+    ]
+    async with running(services) as (_, recorder):
+        await recorder.sees(("three", "['one', 'two']"))
+
+
 @pytest.mark.parametrize(
     "silent", [STAYS, "import os, sys; os.close(int(sys.argv[2]))\n" + STAYS], ids=["waits", "closes"]
 )
