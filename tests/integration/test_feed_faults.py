@@ -21,6 +21,8 @@ from exchanges.simulator.server import Simulator
 from pricing.exceptions import FallbackError
 from tests.exchanges.feed.node import LOOPBACK, QUICK, FeedNode, shipped_listings, shipped_spec
 
+pytestmark = pytest.mark.quiet
+
 RECOVERY_S = 5.0
 RATE = 60
 VICTIM, NEIGHBOUR = "okx", "bybit"

@@ -15,7 +15,7 @@ from billing import keys
 from tests.system.browser import Keyboard, Visitor, code_for, first_administrator, open_browser
 from tests.system.nodes import Node, started_node, wait_until
 
-pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.quiet, pytest.mark.system, pytest.mark.timeout(180)]
 SCHEMES = ("light", "dark")
 # Promised for keys that are made or revoked; TEST_PATIENCE=3 allows three times as long.
 IN_FORCE_S = 2.0 * float(os.environ.get("TEST_PATIENCE", "1"))

@@ -19,7 +19,7 @@ from tests.system.nodes import RECOVERY_S, ROOT, Node, is_alive, started_node, w
 from tests.valkeys import ValkeyServer
 from trinity_site.shared_memory import open_gate
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.quiet, pytest.mark.system, pytest.mark.timeout(300)]
 
 ROWS = 65_536
 CHANGE_S = 2.0 * RECOVERY_S / 5.0  # the promise, on a machine that has nothing else to do

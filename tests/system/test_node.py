@@ -14,7 +14,7 @@ from pricing._board import BoardReader
 from tests.system.nodes import RECOVERY_S, Node, is_alive, started_node, wait_until
 from trinity_site.roles import FIRST_REPORTS_ROW, FIRST_UDP_ROW, REPORTS_UDP_ROW
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.quiet, pytest.mark.system, pytest.mark.timeout(300)]
 
 EVERYONE = {
     *("runsimulator", "runfeeds", "runkeyring", "runshipper", "runhttp-1", "runhttp-2"),

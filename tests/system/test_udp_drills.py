@@ -16,7 +16,7 @@ from tests.system.udp_workers import GOOD, ID, UdpWorkers, load, loaded, own_byt
 from tests.udp_engine.live import Client, request
 from tests.udp_engine.test_sockets import drops_in_proc
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.quiet, pytest.mark.system, pytest.mark.timeout(300)]
 
 BACK_S = 2.0 * RECOVERY_S / 5.0
 BATCH = 64

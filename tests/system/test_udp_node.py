@@ -18,7 +18,7 @@ import pytest
 
 from tests.system.nodes import PATIENCE_S, RECOVERY_S, Node, started_node, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.quiet, pytest.mark.system, pytest.mark.timeout(300)]
 
 CHANGE_S = 2.0 * RECOVERY_S / 5.0
 

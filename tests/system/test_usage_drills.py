@@ -98,6 +98,7 @@ def test_queue_that_is_away_and_unruly_and_commits_whose_replies_are_lost_change
 on_demand = functools.partial(pytest.param, marks=pytest.mark.full)
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("fault", ["full", on_demand("read-only")])
 def test_without_a_disk_nothing_is_answered_that_cannot_be_logged(tmp_path: Path, fault: str) -> None:
     with small_node(tmp_path, "refuse") as (whole, disk):
