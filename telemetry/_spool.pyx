@@ -97,15 +97,15 @@ cdef SegmentMemory* go_on(SpoolMemory* spool) noexcept nogil:
 
 
 cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil:
-    cdef SegmentMemory* segment = spool.current
-    cdef uint64_t owed = spool.tally.opened - spool.tally.closed
-    if segment.used >= spool_load(&segment.limit, SPOOL_RELAXED):
-        segment = go_on(spool)
-    if segment is not NULL and (
-        segment.used + owed < spool_load(&segment.limit, SPOOL_RELAXED) or spool_look(&spool.next) is not NULL
-    ):
-        return 1
-    return spool.sheds
+    cdef const SegmentMemory* next_one
+    cdef uint64_t owed = spool.tally.opened - spool.tally.closed, limit
+    if spool.current.used >= spool_load(&spool.current.limit, SPOOL_RELAXED):
+        go_on(spool)
+    limit = spool_load(&spool.current.limit, SPOOL_RELAXED)
+    next_one = spool_look(&spool.next)
+    if next_one is not NULL:
+        limit += spool_load(&next_one.limit, SPOOL_RELAXED)
+    return spool.current.used + owed < limit or spool.sheds
 
 
 cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil:

@@ -117,6 +117,21 @@ def test_prepared_segment_is_room_for_what_is_owed_and_does_not_end_the_current_
     assert appender.take_retired() == []
 
 
+def test_no_more_is_owed_than_the_prepared_segment_has_places_for() -> None:
+    appender = published(make_memory())
+    fill(appender, CAPACITY - 1)
+    appender.publish(make_memory(2))
+    owed = 0
+    while owed <= 2 * CAPACITY and appender.admits():
+        appender.open_answer()
+        owed += 1
+    assert owed == 1 + CAPACITY
+    for number in range(owed):
+        assert appender.append(make_log(number))
+        appender.close_answer()
+    assert appender.tally.shed == 0
+
+
 def test_operator_may_have_answers_without_a_record() -> None:
     appender = Appender()
     assert not appender.sheds

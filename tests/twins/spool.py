@@ -201,10 +201,10 @@ class Appender:
     def admits(self) -> bool:
         """Is there a place for one more record, beside those of the answers that are owed?"""
         owed = self._words[OPENED] - self._words[CLOSED]
-        if not self._places():
+        if not self._places(self._current, self._used):
             self._go_on()
-        has_next = self._current is not None and self._next is not None
-        return self._places() > owed or has_next or self.sheds
+        places = self._places(self._current, self._used) + self._places(self._next, 0)
+        return places > owed or self.sheds
 
     def refuse(self) -> None:
         self.refused += 1
@@ -222,7 +222,7 @@ class Appender:
         self._raise(CLOSED)
 
     def append(self, log: UsageLog) -> bool:
-        if not self._places():
+        if not self._places(self._current, self._used):
             self._go_on()
         if self._current is None:
             self._raise(SHED)
@@ -256,10 +256,11 @@ class Appender:
         assert self._current is not None
         return read_header(bytes(self._memories[self._current][:HEADER_BYTES]))
 
-    def _places(self) -> int:
-        if self._current is None or self._current in self._condemned:
+    def _places(self, number: int | None, used: int) -> int:
+        """How many records more fit into a segment."""
+        if number is None or number in self._condemned:
             return 0
-        return self._header().capacity - self._used
+        return read_header(bytes(self._memories[number][:HEADER_BYTES])).capacity - used
 
     def _go_on(self) -> None:
         """Seal the current segment as it is, and take the prepared one, with what was counted so far."""
