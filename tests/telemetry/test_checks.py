@@ -20,6 +20,7 @@ class Disk(NamedTuple):
 def spool(settings: Any, tmp_path: Path) -> Path:  # Any: the plugin's wrapper of Django's settings
     settings.TRINITY_DATA_DIR = tmp_path
     settings.TRINITY_SPOOL_SEGMENT_BYTES, settings.TRINITY_SPOOL_BYTES = SEGMENT, 10 * SEGMENT
+    settings.TRINITY_HTTP_WORKERS = settings.TRINITY_UDP_WORKERS = settings.TRINITY_REPORT_WORKERS = 1
     folder = tmp_path / "spool" / "1"
     folder.mkdir(parents=True)
     return folder
@@ -51,6 +52,21 @@ def test_disk_that_could_not_hold_the_spool_is_a_warning(
     fill(spool, 3)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(free))
     assert ("telemetry.W002" in found()) is warned
+
+
+@pytest.mark.parametrize(
+    ("server", "workers"),
+    [("APP_SERVER", 5 + 7), ("REPORT_SERVER", 3 + 1), ("APP_REPORT_SERVER", 5 + 7 + 3 + 1)],
+)
+def test_bound_that_leaves_workers_without_a_segment_is_a_warning(
+    settings: Any, server: str, workers: int
+) -> None:
+    settings.SERVER_TYPE = server
+    settings.TRINITY_HTTP_WORKERS, settings.TRINITY_UDP_WORKERS, settings.TRINITY_REPORT_WORKERS = 5, 7, 3
+    settings.TRINITY_SPOOL_BYTES = 2 * workers * SEGMENT
+    assert "telemetry.W003" not in found()
+    settings.TRINITY_SPOOL_BYTES -= 1
+    assert f"for {2 * workers - 1} segments, and {workers} workers" in found()["telemetry.W003"]
 
 
 def test_spool_that_cannot_be_is_an_error_that_names_what_is_wrong(settings: Any) -> None:
