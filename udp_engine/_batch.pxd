@@ -137,6 +137,7 @@ cdef class Batch:
     cdef bint tells_address            # the socket says to which of our addresses a datagram came
     cdef uint8_t own_address[16]
     cdef uint16_t own_port             # 0: not one address alone
+    cdef int64_t took_ns               # since the batch was received, as last read: for the usage records
     cdef uint64_t bucket_mask
     cdef uint64_t secret               # so that nobody can choose who shares a bucket
     cdef int64_t refusal_ns            # between two refusals to one network

@@ -22,6 +22,8 @@ from udp_engine._datagram cimport BAD_REQUEST, DROPPED, NO_ASSET, ONE_ASSET, rea
 cdef int64_t MS = 1_000_000
 cdef int64_t SECOND_NS = 1_000_000_000
 cdef int64_t GROUPS_PAUSE_NS = SECOND_NS
+cdef enum:
+    CLOCK_EVERY = 8                    # answers: they take 2 µs, and reading it for each a tenth of that
 cdef uint8_t MAPPED[12]                # ::ffff:0:0/96, how IPv4 is written in 16 bytes
 MAPPED[:] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]
 
@@ -232,6 +234,8 @@ cdef class Batch:
             if context.hashed[i]:
                 gate_fetch(&self.gate.memory, context.digests[i])
         for i in range(number):
+            if i % CLOCK_EVERY == 0:
+                self.took_ns = read_clock_ns(CLOCK_MONOTONIC) - mono_ns
             self.decide(i, mono_ns, wall_ns, is_filled)
 
     cdef void decide(self, unsigned int i, int64_t mono_ns, int64_t wall_ns, bint is_filled) noexcept nogil:
@@ -288,7 +292,7 @@ cdef class Batch:
         label = &self.finder.labels[price.exchange]
         count(self.counters, counted.SYNCMAP_HITS, 1)
         context.lengths[i] = put_price(context.replies[i], request, &price, label, mono_ns) - context.replies[i]
-        record_question(&record, verdict, &request.asset, UDP, wall_ns, read_clock_ns(CLOCK_MONOTONIC) - mono_ns)
+        record_question(&record, verdict, &request.asset, UDP, wall_ns, self.took_ns)
         record_price(&record, verdict, &price, label)
         self.record(&record)
 
@@ -334,8 +338,7 @@ cdef class Batch:
             )
         if self.context.lengths[i] and verdict.key_id:
             record_question(
-                &record, verdict, &request.assets[0] if request.count else &request.asset, UDP, wall_ns,
-                read_clock_ns(CLOCK_MONOTONIC) - mono_ns,
+                &record, verdict, &request.assets[0] if request.count else &request.asset, UDP, wall_ns, self.took_ns
             )
             record.status = status
             if request.outcome != ONE_ASSET:
