@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -59,6 +60,13 @@ def test_list_shows_reason_size_and_state(admin_client: Client) -> None:
         assert text in page
     assert admin_client.get(f"{ASIDE}?state=replayed").context["cl"].result_count == 0
     assert admin_client.get(f"{ASIDE}?state=waiting&q=too+long").context["cl"].result_count == 1
+
+
+def test_times_are_told_by_24_hours_and_with_their_zone(admin_client: Client) -> None:
+    row = kept_aside()
+    Quarantined.objects.update(received_at=datetime(2026, 11, 23, 15, 4, 5, tzinfo=UTC))
+    for path in (ASIDE, f"{ASIDE}{row.pk}/change/"):
+        assert "2026-11-23 15:04:05 UTC" in admin_client.get(path).content.decode()
 
 
 def test_list_leaves_the_documents_where_they_are(admin_client: Client) -> None:
