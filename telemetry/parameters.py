@@ -87,6 +87,9 @@ class ReportParameters:
     at_once: int = 4
     """Reports that one worker makes at the same time; each takes a thread and a database connection."""
     at_once_of_account: int = 2
+    asked_at_once: int = 128
+    """Questions for which one worker looks at the same time what is left of the month."""
+    asked_at_once_of_account: int = 8
     page_rows: int = 10_000
     """Rows that are read, rendered and sent together: some 15 MB while that lasts."""
     piece_s: int = 60

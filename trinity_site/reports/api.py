@@ -84,6 +84,7 @@ class ReportApi:
         self,
         maker: Maker,
         room: Room,
+        asking: Room,
         admission: Admission,
         counters: CounterRow,
         metrics: Metrics,
@@ -95,6 +96,7 @@ class ReportApi:
     ) -> None:
         self._maker = maker
         self._room = room
+        self._asking = asking
         self._admission = admission
         self._counters = counters
         self._metrics = metrics
@@ -167,7 +169,12 @@ class ReportApi:
         month = month_of(now_s)
         fields: tuple[Header, ...] = ()
         try:
-            allowance = await self._maker.look(account_id, month)
+            if not self._asking.enter(account_id):  # each costs a query, whatever the question
+                return _busy(fields)
+            try:
+                allowance = await self._maker.look(account_id, month)
+            finally:
+                self._asking.leave(account_id)
             fields = self._fields(allowance)
             wanted = parse_report(
                 scope["query_string"],
@@ -321,7 +328,7 @@ def _content(wanted: Wanted, made: Made | None = None) -> tuple[Header, ...]:
 
 
 def _busy(fields: tuple[Header, ...]) -> Response:
-    problem = Problem("busy", "As many reports are being made as can be at once, here or for this account.")
+    problem = Problem("busy", "As many reports are asked for at once as can be, here or by this account.")
     return refuse(problem, *fields, _retry_after(RETRY_S))
 
 

@@ -67,6 +67,7 @@ async def open_reports(settings: LazySettings, *, row: int) -> AsyncIterator[Rep
         yield ReportApi(
             maker,
             Room(parameters.at_once, parameters.at_once_of_account),
+            Room(parameters.asked_at_once, parameters.asked_at_once_of_account),
             admission,
             counters,
             metrics,

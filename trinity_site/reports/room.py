@@ -1,4 +1,4 @@
-"""How many reports are made at once, over all and of one account. Pure."""
+"""How many reports are asked for, or made, at once: over all and of one account. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Room:
-    """Places for *most* reports, *most_of_account* of one account."""
+    """Places for *most* of them, *most_of_account* of one account."""
 
     def __init__(self, most: int, most_of_account: int) -> None:
         self._most = most

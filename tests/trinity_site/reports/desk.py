@@ -37,6 +37,7 @@ class Desk:
         self.parameters = parameters or ReportParameters(page_rows=50)
         self.maker = Maker(SECRET, self.parameters)
         self.room = Room(self.parameters.at_once, self.parameters.at_once_of_account)
+        asking = Room(self.parameters.asked_at_once, self.parameters.asked_at_once_of_account)
         self.counters = self.world.counters
         metrics = Metrics(
             self.world.board,
@@ -50,6 +51,7 @@ class Desk:
         self.api = ReportApi(
             self.maker,
             self.room,
+            asking,
             self.world.admission,
             self.counters,
             metrics,

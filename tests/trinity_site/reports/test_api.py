@@ -15,6 +15,7 @@ from django.db import OperationalError, connection
 
 from billing.keys import digest
 from billing.models import ReportCount
+from billing.reports import Allowance
 from billing.services import change_account
 from telemetry._counters import AUTH_FAILURES, LRS_REQUESTS, NAMES
 from telemetry._spool import ENDPOINTS, HTTP
@@ -319,6 +320,30 @@ async def test_third_report_of_an_account_at_once_is_told_to_wait(desk: Desk, ac
     for _ in range(3):  # each has given its place back
         assert (await desk.ask("/reports/usage")).status == 200
     assert await count_of(desk) == 3
+
+
+async def test_account_that_asks_too_often_at_once_costs_no_query(
+    desk: Desk, account: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, goes_on, look = asyncio.Semaphore(0), asyncio.Event(), desk.maker.look
+
+    async def look_slowly(account_id: int, month: int) -> Allowance:
+        looked.release()
+        await goes_on.wait()
+        return await look(account_id, month)
+
+    monkeypatch.setattr(desk.maker, "look", look_slowly)
+    most = desk.parameters.asked_at_once_of_account
+    asked = [asyncio.create_task(desk.ask("/reports/usage?limit=none")) for _ in range(most)]
+    for _ in asked:
+        await looked.acquire()
+    async with asyncio.timeout(5):
+        told = await desk.ask("/reports/usage?limit=none")
+    assert problem(told) == (503, "busy")
+    assert told.headers["retry-after"] == "1"
+    goes_on.set()
+    assert {problem(await one) for one in asked} == {(400, "bad_request")}
+    assert (await desk.ask("/reports/usage")).status == 200  # each has given its place back
 
 
 async def test_client_that_leaves_cancels_its_query(
