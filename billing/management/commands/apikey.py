@@ -30,7 +30,7 @@ EXAMPLES = """examples:
 
 A key is shown once, when it is made. KEY is its number or its first characters; - reads the whole key from
 standard input, so that it is in no history of commands. Without --email a key belongs to this node's own
-account for its plan."""
+account for its plan, with all others made so: in reports each of them sees the usage of all."""
 
 
 class Command(ExplainedCommand):
