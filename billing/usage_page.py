@@ -83,7 +83,7 @@ def commands(question: Question, reports: str) -> list[Command]:
 
 
 def _curl(address: str, file: str, options: Mapping[str, object]) -> str:
-    return f'curl -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}?{urlencode(options, safe=":,")}"'
+    return f'curl --fail -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}?{urlencode(options, safe=":,")}"'
 
 
 def export(account: Account, choice: Choice, now: datetime, format: str) -> bytes:

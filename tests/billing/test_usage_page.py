@@ -178,7 +178,7 @@ def test_page_tells_how_the_reports_of_what_it_shows_are_asked_for(
         "summary.pdf http://localhost:9090/reports/summary?format=pdf&group_by=day",
     )
     for command, (file, _, address) in zip(commands, (one.partition(" ") for one in asked), strict=True):
-        assert command.startswith(f'curl -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}&from=20')
+        assert command.startswith(f'curl --fail -H "X-API-Key: $TRINITY_KEY" -o {file} "{address}&from=20')
         assert command.endswith(f'&to={ends}&key_id={key_id}"')
 
 
