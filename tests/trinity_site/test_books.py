@@ -258,6 +258,16 @@ def test_the_command_prints_every_comparison(place, spool, key_id, capsys):
     assert "ledger = rows" in out
 
 
+def test_the_command_tells_what_it_does_not_see_of_another_node(place, spool, key_id, capsys):
+    answered(spool, key_id)
+    ship(place)
+    place.CLUSTER_NODE = "Elsewhere"
+    call_command("reconcile", "--node", "Books")
+    out = capsys.readouterr().out
+    assert "gate = rows" not in out
+    assert "of Books are not on this machine" in out
+
+
 def test_the_command_ends_with_1_when_something_differs(place, spool, key_id, capsys):
     answered(spool, key_id)
     ship(place)

@@ -15,6 +15,10 @@ from telemetry.reconciling import Report
 from trinity_site.books import known_nodes, reconcile_settled
 
 MOST_FINDINGS = 20
+ELSEWHERE = (
+    "The spool and the gate of {node} are not on this machine: they are left out, and while it answers\n"
+    "so are its counts. This command compares all of it there."
+)
 EXAMPLES = """
 examples:
   ./run manage reconcile                    this node, this month, now
@@ -67,6 +71,8 @@ class Command(ExplainedCommand):
                 f"{check.name:<20} {check.left:>14,} {check.right:>14,} {check.difference:>11,}  {check.note}"
             )
             self.stdout.write(line.rstrip(), self.style.ERROR if check.difference else None)
+        if report.node != settings.CLUSTER_NODE:
+            self.stdout.write(f"\n{ELSEWHERE.format(node=report.node)}")
         if report.agrees:
             self.stdout.write("\nNo difference.", self.style.SUCCESS)
             return
