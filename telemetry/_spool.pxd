@@ -10,6 +10,7 @@ An answer is bracketed, so that what a killed process was doing can be told afte
     at once:    spool_admits, spool_enter, the gate, spool_append, spool_leave, and it is sent
     for later:  spool_admits, spool_enter, the gate, spool_open, spool_leave
     then:       spool_enter, spool_append, spool_close, spool_leave, and it is sent
+    uncounted:  the same, with spool_promise and spool_fulfil: nobody pays for it, so it leaves no evidence
     a refusal:  spool_admits, spool_enter, the gate, spool_append where it names a key, spool_leave, and it is sent
 
 Of a dead process `opened - closed` answers were admitted by the gate and never recorded, more or less
@@ -129,6 +130,7 @@ cdef struct SpoolMemory:
     SegmentMemory* retired             # sealed and not yet let go of, the last one first
     TallyWords* tally                       # in the current segment's header; *own* while there is none
     TallyWords own
+    uint64_t promised                  # answers put off that the gate has not counted
     uint64_t appended
     uint64_t refused                   # questions that were not answered: there was no room
     bint sheds                         # whether to answer without a record rather than not at all
@@ -139,11 +141,15 @@ cdef struct SpoolMemory:
 cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil
 
 
+# How many answers were put off and have no record yet.
+cdef inline uint64_t spool_owed(const SpoolMemory* spool) noexcept nogil:
+    return spool.tally.opened - spool.tally.closed + spool.promised
+
+
 # Whether an answer may be begun: its record has a place, beside those of all answers that are owed.
 cdef inline bint spool_admits(SpoolMemory* spool) noexcept nogil:
     cdef SegmentMemory* segment = spool.current
-    cdef uint64_t owed = spool.tally.opened - spool.tally.closed
-    return segment.used + owed < spool_load(&segment.limit, SPOOL_RELAXED) or spool_make_room(spool)
+    return segment.used + spool_owed(spool) < spool_load(&segment.limit, SPOOL_RELAXED) or spool_make_room(spool)
 
 
 # Count a question that is refused for want of room.
@@ -170,6 +176,14 @@ cdef inline void spool_open(SpoolMemory* spool) noexcept nogil:
 
 cdef inline void spool_close(SpoolMemory* spool) noexcept nogil:
     spool_raise(&spool.tally.closed)
+
+
+cdef inline void spool_promise(SpoolMemory* spool) noexcept nogil:
+    spool.promised += 1
+
+
+cdef inline void spool_fulfil(SpoolMemory* spool) noexcept nogil:
+    spool.promised -= 1
 
 
 # Append one record: APPENDED, or FULL and counted as shed. No system call, no allocation; for one thread at a time. What

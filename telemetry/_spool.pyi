@@ -136,6 +136,12 @@ class Appender:
     def close_answer(self) -> None:
         """Note that an answer is owed no more: it has been recorded."""
 
+    def promise(self) -> None:
+        """Note that an answer is owed which the gate has not counted: it keeps a place, and no evidence."""
+
+    def fulfil(self) -> None:
+        """Note that such an answer has been recorded."""
+
     def append(self, log: UsageLog) -> bool:
         """Append a record, its texts cut to their fields; False, and counted as shed, without room."""
 

@@ -98,14 +98,14 @@ cdef SegmentMemory* go_on(SpoolMemory* spool) noexcept nogil:
 
 cdef bint spool_make_room(SpoolMemory* spool) noexcept nogil:
     cdef const SegmentMemory* next_one
-    cdef uint64_t owed = spool.tally.opened - spool.tally.closed, limit
+    cdef uint64_t limit
     if spool.current.used >= spool_load(&spool.current.limit, SPOOL_RELAXED):
         go_on(spool)
     limit = spool_load(&spool.current.limit, SPOOL_RELAXED)
     next_one = spool_look(&spool.next)
     if next_one is not NULL:
         limit += spool_load(&next_one.limit, SPOOL_RELAXED)
-    return spool.current.used + owed < limit or spool.sheds
+    return spool.current.used + spool_owed(spool) < limit or spool.sheds
 
 
 cdef int spool_append(SpoolMemory* spool, const Record* record) noexcept nogil:
@@ -336,6 +336,12 @@ cdef class Appender:
 
     def close_answer(self):
         spool_close(&self.memory)
+
+    def promise(self):
+        spool_promise(&self.memory)
+
+    def fulfil(self):
+        spool_fulfil(&self.memory)
 
     def append(self, log):
         cdef Record record

@@ -52,6 +52,8 @@ class Recorder:
         """Owe an answer. One that the gate has not counted leaves no evidence: nobody pays for it."""
         if asked.month:
             self._appender.open_answer()
+        else:
+            self._appender.promise()
 
     def record(self, asked: Asked, status: int, told: Told = NOTHING) -> None:
         took_us = max(0, self._mono_ns() - asked.begun_ns) // 1_000
@@ -65,3 +67,5 @@ class Recorder:
             self.record(asked, status, told)
             if asked.month:
                 self._appender.close_answer()
+            else:
+                self._appender.fulfil()

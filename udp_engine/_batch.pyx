@@ -15,7 +15,8 @@ from pricing._usage cimport record_price, record_question
 from telemetry cimport _counters as counted
 from telemetry._counters cimport count, drop, note_latency
 from telemetry._spool cimport (
-    APPENDED, PRICES, REPORT_SUMMARY, UDP, spool_admits, spool_append, spool_enter, spool_leave, spool_open, spool_refuse,
+    APPENDED, PRICES, REPORT_SUMMARY, UDP, spool_admits, spool_append, spool_enter, spool_leave, spool_open, spool_promise,
+    spool_refuse,
 )
 from udp_engine._datagram cimport BAD_REQUEST, DROPPED, NO_ASSET, ONE_ASSET, read_datagram
 
@@ -315,6 +316,7 @@ cdef class Batch:
         else:
             context.slow[context.slow_count] = i
             context.slow_count += 1
+            spool_promise(&self.appender.memory)
 
     cdef void refuse_key(self, unsigned int i, const uint8_t* address, int64_t mono_ns, int64_t wall_ns) noexcept nogil:
         """Refuse a key; a refusal that names one is recorded when it is told."""

@@ -62,7 +62,7 @@ def test_owed_answer_is_opened_within_its_first_bracket_and_closed_within_its_se
     assert row.added == [(BATCH_ROWS_QUEUED, 1)]
 
 
-def test_what_the_gate_has_not_counted_is_not_owed() -> None:
+def test_what_the_gate_has_not_counted_leaves_no_evidence() -> None:
     row = Row()
     appender = Sequenced(row)
     recorder = make_recorder(appender, row)
@@ -70,6 +70,20 @@ def test_what_the_gate_has_not_counted_is_not_owed() -> None:
         recorder.open(ASKED._replace(month=0))
     recorder.close(ASKED._replace(month=0), 200)
     assert appender.calls == ["enter", "leave after 0 counted", "enter", "append", "leave after 1 counted"]
+
+
+@pytest.mark.parametrize("month", [202611, 0])
+def test_answer_that_is_put_off_keeps_the_place_of_its_record(month: int) -> None:
+    spool, asked = SpoolInMemory(), ASKED._replace(month=month)
+    recorder, admitted = make_recorder(spool.appender), 0
+    while recorder.admits() and admitted < 200_000:
+        recorder.open(asked)
+        admitted += 1
+    for _ in range(admitted):
+        recorder.close(asked, 200)
+    assert len(spool.take()) == admitted
+    assert spool.appender.tally.shed == 0
+    assert recorder.admits()
 
 
 def test_bracket_ends_when_the_gate_fails() -> None:

@@ -67,6 +67,7 @@ STEPS = st.one_of(
         [("admits", 0), ("refuse", 0), ("enter", 0), ("leave", 0), ("open_answer", 0), ("close_answer", 0)]
     ),
     st.integers(1, CAPACITY).map(lambda count: ("owe", count)),
+    st.integers(1, CAPACITY).map(lambda count: ("promise", count)),
     st.booleans().map(lambda sheds: ("shed", sheds)),
     st.just(("publish", 0)),
     st.just(("retire", 0)),
@@ -117,6 +118,13 @@ class Both:
                 for _ in range(count):
                     self.alike("admits")
                     self.alike("open_answer")
+            case "promise", count:
+                for _ in range(count):
+                    self.alike("admits")
+                    self.alike("promise")
+                self.alike("admits")
+                for _ in range(count // 2):
+                    self.alike("fulfil")
             case "shed", sheds:
                 for appender in self.appenders:
                     appender.sheds = sheds

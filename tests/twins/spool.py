@@ -164,7 +164,7 @@ class Appender:
     def __init__(self) -> None:
         self.stores_left: int | None = None
         self.sheds = False
-        self.appended = self.refused = 0
+        self.appended = self.refused = self._promised = 0
         self._memories: dict[int, bytearray] = {}
         self._condemned: set[int] = set()
         self._current: int | None = None
@@ -200,7 +200,7 @@ class Appender:
 
     def admits(self) -> bool:
         """Is there a place for one more record, beside those of the answers that are owed?"""
-        owed = self._words[OPENED] - self._words[CLOSED]
+        owed = self._words[OPENED] - self._words[CLOSED] + self._promised
         if not self._places(self._current, self._used):
             self._go_on()
         places = self._places(self._current, self._used) + self._places(self._next, 0)
@@ -220,6 +220,12 @@ class Appender:
 
     def close_answer(self) -> None:
         self._raise(CLOSED)
+
+    def promise(self) -> None:
+        self._promised += 1
+
+    def fulfil(self) -> None:
+        self._promised -= 1
 
     def append(self, log: UsageLog) -> bool:
         if not self._places(self._current, self._used):

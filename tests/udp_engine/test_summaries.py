@@ -12,8 +12,9 @@ import pytest
 from billing import keys
 from billing._gate import GateKey
 from telemetry._counters import Counters
-from telemetry._spool import REPORT_SUMMARY, UDP
+from telemetry._spool import HEADER_BYTES, RECORD_BYTES, REPORT_SUMMARY, UDP
 from tests.pricing.doubles import KEYS, MONTH
+from tests.telemetry.spooling import make_log
 from tests.udp_engine.live import Live
 from tests.udp_engine.working import replies, until
 from udp_engine.parameters import Parameters
@@ -158,6 +159,22 @@ async def test_what_is_kept_is_bounded(live: Live, reader: ReaderDouble) -> None
             live.send(client, summary(name))
             await replies(client, 1)
     assert [whose.key_id for whose in reader.asked] == [PARTNER, FREE, PARTNER]
+
+
+async def test_question_that_waits_keeps_the_place_of_its_record(live: Live, reader: ReaderDouble) -> None:
+    reader.gate.clear()
+    appender, client = live.spool.appender, live.client()
+    places = (16 * 1024 * 1024 - HEADER_BYTES) // RECORD_BYTES
+    for number in range(places - 1):
+        appender.append(make_log(number))
+    async with working(live, reader):
+        assert appender.admits()
+        live.send(client, summary())
+        await until(lambda: len(reader.asked) == 1)
+        assert not appender.admits()
+        reader.gate.set()
+        await replies(client, 1)
+    assert len(live.spool.take()) == places
 
 
 async def test_what_is_read_at_once_is_bounded(live: Live, reader: ReaderDouble) -> None:
