@@ -22,6 +22,8 @@ from billing import keys
 from billing._gate import MALFORMED, UNKNOWN, GateKey, GateWriter, format_gate, gate_size
 from billing.keys import ALPHABET
 
+pytestmark = pytest.mark.quiet
+
 LEAK = 4.5
 ATTEMPTS = 4
 ELSE = keys.generate(os.urandom).encode()

@@ -242,8 +242,8 @@ class Installation:
             return not self.files()
 
         wait_until(all_passed_on, lambda: f"{self.files()}\n{self.said()}")
-        rows, different = self.ask("SELECT count(*), count(DISTINCT price) FROM usage_logs")
-        assert (rows, different) == (records, records)
+        found = self.ask("SELECT count(*), count(DISTINCT price) FROM usage_logs")
+        assert found == (records, records), f"{found} of {records}\n{self.said()}"
         assert self.ask("SELECT sum(answers), sum(assets) FROM usage_rollups") == (records, records)
         assert self.ask("SELECT sum(counted) FROM usage_months") == (records,)
         assert self.ask("SELECT sum(rows), sum(damaged), sum(end_ - start) FROM usage_ledger") == (

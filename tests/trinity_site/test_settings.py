@@ -14,7 +14,7 @@ PROD = {
     "TRINITY_TLS_PROXY": "1",
 }
 MAIL = {"SMTP_HOST": "mail.example.com"}
-SMALL = {"TRINITY_SPOOL_BYTES": str(64 << 20)}  # the disk may be, too
+SMALL = {"TRINITY_SPOOL_BYTES": str(256 << 20)}  # the disk may be, too
 
 
 def manage(module: str, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

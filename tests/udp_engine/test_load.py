@@ -64,6 +64,7 @@ def test_every_datagram_is_counted_where_all_are_answered(sockets: int, window: 
         assert reading.answered - sockets * window <= reading.timely <= reading.answered
 
 
+@pytest.mark.quiet  # on a busy machine more is late than was dropped
 @pytest.mark.parametrize(("sockets", "window"), [(8, 1), (2, 16)])
 @pytest.mark.parametrize("request_", [REQUEST, PLAIN])
 def test_every_datagram_that_is_dropped_is_counted_as_lost(
