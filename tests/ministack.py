@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -86,6 +86,10 @@ class Ministack:
                 preexec_fn=ending_with_us(signal.SIGTERM),
             )
         wait_until(self._answers, what="ministack", log=log)
+
+    def forget(self) -> None:
+        """Drop every queue, with what is in it and what is out."""
+        urlopen(Request(f"http://127.0.0.1:{self.port}/_ministack/reset", method="POST"), timeout=10).close()
 
     def close(self) -> None:
         self._process.kill()

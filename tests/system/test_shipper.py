@@ -40,6 +40,7 @@ def sqs(ministack: Ministack) -> Iterator[SqsProxy]:
     proxy = SqsProxy(ministack.port)
     yield proxy
     proxy.close()
+    ministack.forget()  # what was doubled or delayed would come to the next one, whose node has the same name
 
 
 def ends_in_order(process: Process) -> bool:
