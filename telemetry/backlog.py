@@ -17,10 +17,11 @@ from telemetry._spool import Tally
 from telemetry.envelope import BIGGEST, Envelope, compress
 from telemetry.exceptions import LayoutError
 from telemetry.packing import Identity, Packing, Part
-from telemetry.segments import Segment, find_segments
+from telemetry.segments import Segment, find_segments, remove_left
 from telemetry.seldom import Seldom
 
 BAD = ".bad"
+YOUNG_S = 60.0
 MOST_OPEN = 32
 """Segments kept open beside those that are written: to open one that its writer has left costs reading it."""
 
@@ -36,7 +37,7 @@ class Backlog:
         self.set_aside = 0
         """Files that were no segments."""
         self._root, self._packing, self._mono_ns = root, packing, mono_ns
-        self._may_tell = Seldom(mono_ns)
+        self._may_tell, self._may_tidy = Seldom(mono_ns), Seldom(mono_ns)
         self._identities: dict[Path, Identity] = {}
         self._paths: dict[Identity, Path] = {}
         self._live: dict[Identity, Segment] = {}
@@ -44,6 +45,8 @@ class Backlog:
 
     def scan(self) -> None:
         """See how far the known segments go now, and look at further ones, the oldest first, if wanted."""
+        if self._may_tidy():
+            self._tidy()
         found = sorted(find_segments(self._root), key=lambda path: path.name)
         for path in self._identities.keys() - set(found):  # somebody has removed it
             self.forget(self._identities[path])
@@ -101,6 +104,12 @@ class Backlog:
         except OSError as error:
             if self._may_tell():
                 logger.error("%s is refused by the disk; it is tried again and again (%s)", path, error)
+
+    def _tidy(self) -> None:
+        """Remove what dead workers of rows that nobody has any more have left; the young are being made."""
+        for folder in self._root.glob("[0-9]*"):
+            with self._telling(folder):
+                remove_left(folder, older_s=YOUNG_S)
 
     def _add(self, path: Path) -> None:
         """Look at a segment for the first time."""

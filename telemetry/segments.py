@@ -7,10 +7,12 @@ holds, whatever the backlog.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,8 @@ from telemetry._spool import (
 from telemetry.exceptions import LayoutError
 
 SUFFIX = ".seg"
+NEW = ".new"
+"""Of the name that a worker has for its file beside the segment's, see spool.py."""
 MOST = 65_536
 """Records that one reading holds at most: 10 MiB."""
 SCAN = 4_096  # records at a time
@@ -88,18 +92,16 @@ class Segment:
     @property
     def alive(self) -> bool:
         """Whether its writer lives: it holds a record lock, which the kernel frees however it ends."""
-        asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
-        kind, *_ = LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, asked))
-        return bool(kind != fcntl.F_UNLCK)
+        return is_locked(self._fd)
 
     def tally(self) -> Tally:
         """Say what its process had done when this was its current segment, last of all when it was killed."""
-        return read_tally(self._page().ljust(HEADER_BYTES, b"\0"))
+        return read_tally(self._own_page())
 
     def look(self) -> Extent:
         """Say how far it goes now."""
         alive = self.alive  # asked first: what a dead writer leaves does not change any more
-        sealed, written = read_counts(self._page().ljust(HEADER_BYTES, b"\0"), self.header)
+        sealed, written = read_counts(self._own_page(), self.header)
         if sealed is not None:
             return Extent(sealed, sealed=True, final=True)
         if alive:
@@ -115,6 +117,7 @@ class Segment:
             raise ValueError(f"there are no {most} records from {start}")
         end = max(start, min(start + most, start + MOST, self.look().end))
         records = self._records(start, end)
+        self._own_page()
         kept, _ = sift(records, start, self.header.seed)
         return Reading(records[: kept * RECORD_BYTES], start, end, end - start - kept)
 
@@ -134,6 +137,14 @@ class Segment:
 
     def _page(self) -> bytes:
         return os.pread(self._fd, HEADER_BYTES, 0)
+
+    def _own_page(self) -> bytes:
+        """Read the header, or say that the segment has vanished: a file may begin again as another."""
+        page = self._page().ljust(HEADER_BYTES, b"\0")
+        with contextlib.suppress(LayoutError):  # it has been damaged since, and what it was is known
+            if read_header(page) != self.header:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        return page
 
     def _records(self, start: int, end: int) -> memoryview:
         """Read those places, fewer where the file ends."""
@@ -167,6 +178,25 @@ class Segment:
         return max(place, (data - HEADER_BYTES) // RECORD_BYTES)
 
 
+def is_locked(fd: int) -> bool:
+    """Say whether a worker that lives has the file."""
+    asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    kind, *_ = LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def remove_left(folder: Path, *, older_s: float = 0.0) -> None:
+    """Remove files that dead workers had made, or kept to begin again; a segment keeps its own name."""
+    for path in folder.glob(f"*{NEW}"):
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if time.time() - os.fstat(fd).st_ctime >= older_s and not is_locked(fd):
+                    path.unlink()
+            finally:
+                os.close(fd)
+
+
 def segment_name(created_ns: int) -> str:
     return f"{created_ns:020}{SUFFIX}"
 
@@ -182,7 +212,8 @@ def used_bytes(root: Path) -> int:
     total = 0
     for path in root.glob("*/*"):
         try:
-            total += path.stat().st_size
+            found = path.stat()
+            total += found.st_size // max(found.st_nlink, 1)  # a segment that is written has two names
         except FileNotFoundError:  # passed on and deleted meanwhile
             continue
     return total

@@ -29,14 +29,15 @@ from pathlib import Path
 from telemetry._spool import Appender, make_header
 from telemetry.parameters import SpoolParameters
 from telemetry.running import repeat
-from telemetry.segments import LOCK, SUFFIX, segment_name, used_bytes
+from telemetry.segments import LOCK, NEW, SUFFIX, remove_left, segment_name, used_bytes
 from telemetry.seldom import Seldom
 
 PERIOD_S = 0.02
 MEASURE_S = 5.0
 RETRY_NS = 500_000_000
 """Where none could be made no segment is made for so long: to find no room takes a look at every file."""
-NEW = ".new"
+SPARES = 6
+"""Files that a worker keeps at most to begin again with, or waits for, beside those that it writes."""
 ZEROS = bytes(1024 * 1024)
 """Written over a new segment: to append to pages that are in memory costs a fraction of what faults do."""
 
@@ -61,36 +62,66 @@ class SpoolState:
 
 
 class SegmentFile:
-    """A segment that this process writes: its file, locked, and its memory."""
+    """A segment that this process writes: its file, locked, and its memory.
+
+    It has two names: that of the segment, and one of the worker's own. When whoever passes segments on has
+    deleted the first, the file can begin again as another segment: its pages are in memory already.
+    """
 
     def __init__(self, path: Path, header: bytes, size: int) -> None:
-        """Make it under another name, and give it its own once all of it is on the disk."""
-        self.path = path
-        half_made = path.with_suffix(NEW)
-        self._fd = os.open(
-            half_made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        """Make it, and give it the name of a segment once all of it is on the disk."""
+        self.own_name = path.with_suffix(NEW)
+        self.has_failed = False
+        """Whether a sync of it has failed: it does not begin again."""
+        self._size = size
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.own_name, flags, 0o600)
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
             os.posix_fallocate(self._fd, 0, size)
-            if os.pwrite(self._fd, header, 0) != len(header):
-                raise OSError(f"{half_made}: the header was not written whole")
-            os.fsync(self._fd)
-            os.rename(half_made, path)
-            sync_folder(path.parent)
+            self._begin(path, header)
             whole, rest = divmod(size - len(header), len(ZEROS))
             os.pwritev(self._fd, [ZEROS] * whole + [ZEROS[:rest]], len(header))
             self.memory = mmap.mmap(self._fd, size)
         except BaseException:
-            os.close(self._fd)
-            for name in (half_made, path):
-                with contextlib.suppress(OSError):  # the first failure is told; what stays is empty
-                    os.unlink(name)
+            self._give_up(path)
             raise
 
+    def begin_again(self, path: Path, header: bytes) -> None:
+        """Become another segment. No record of an earlier one counts in it: checksums go on from its own."""
+        try:
+            self._begin(path, header)
+            self.memory = mmap.mmap(self._fd, self._size)
+        except BaseException:
+            self._give_up(path)
+            raise
+
+    @property
+    def is_passed_on(self) -> bool:
+        """Whether the worker's own name is the only one that is left of it."""
+        try:
+            return os.stat(self.own_name).st_nlink == 1
+        except FileNotFoundError:  # somebody has removed that one: the other may still be there
+            return False
+
     def close(self) -> None:
-        self.memory.close()
+        """Leave it to whoever passes segments on."""
+        with contextlib.suppress(OSError):  # then it is left behind, and removed by others
+            os.unlink(self.own_name)
         os.close(self._fd)
+
+    def _begin(self, path: Path, header: bytes) -> None:
+        self.path = path
+        if os.pwrite(self._fd, header, 0) != len(header):
+            raise OSError(f"{self.own_name}: the header was not written whole")
+        os.fsync(self._fd)
+        os.link(self.own_name, path)
+        sync_folder(path.parent)
+
+    def _give_up(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # the first failure is told; what stays is empty
+            os.unlink(path)
+        self.close()
 
 
 class Spool:
@@ -126,6 +157,7 @@ class Spool:
         self._may_tell_full, self._may_tell_near = Seldom(mono_ns), Seldom(mono_ns)
         self._may_tell_losses = Seldom(mono_ns)
         self._files: dict[int, SegmentFile] = {}  # by the appender's number
+        self._spares: list[SegmentFile] = []  # to begin again with, once they have been passed on
         self._tried_ns: int | None = None  # in vain
         self._failures = 0
         # Each keeps others out of what its name says; who wants several takes them in this order.
@@ -181,8 +213,10 @@ class Spool:
                 self._sync_one(number)
 
     def measure(self) -> None:
-        """Look how much of the disk the node's spool takes."""
+        """Look how much of the disk the node's spool takes; where room may run short it is given back."""
         self._used_bytes = used_bytes(self._root)
+        if not self._has_room_for_spares:
+            self._drop_spares()
 
     def tell_losses(self) -> None:
         """Pass on what was refused or shed for want of room since the last call; once a minute to the log."""
@@ -218,7 +252,8 @@ class Spool:
             for number, file in list(self._files.items()):
                 with contextlib.suppress(OSError):  # an empty segment more is seen and deleted like any other
                     os.unlink(file.path)
-                self._let_go(number)
+                self._let_go(number).close()
+            self._drop_spares()
 
     # -- making
 
@@ -231,21 +266,31 @@ class Spool:
         with alone_in(self._root, wait=wait) as alone:
             if not alone:  # another worker makes one: the next call will see how much is used then
                 return
-            for left in self._folder.glob(f"*{NEW}"):  # by one that was killed: nobody else makes any now
-                left.unlink()
+            remove_left(self._folder)
+            created_ns = max(self._wall_ns(), newest_ns(self._folder) + 1)
+            header = make_header(self._node, self._row, created_ns, size, self._boot_ns)
+            path = self._folder / segment_name(created_ns)
             used = used_bytes(self._root) + size
-            if used > self._bound:
+            spare = self._take_spare()
+            if used > self._bound and spare is None:
                 self._tried_ns = self._mono_ns()
                 if self._may_tell_full():
                     logger.error("The usage spool is full: %s of %s bytes", used - size, self._bound)
                 return
-            created_ns = max(self._wall_ns(), newest_ns(self._folder) + 1)
-            header = make_header(self._node, self._row, created_ns, size, self._boot_ns)
-            file = SegmentFile(self._folder / segment_name(created_ns), header, size)
+            if spare is not None:
+                spare.begin_again(path, header)
+            file = spare or SegmentFile(path, header, size)
         with self._numbering:
             self._files[self.appender.publish(file.memory)] = file
         if self._is_near(used) and self._may_tell_near():
             logger.warning("The usage spool is nearly full: %s of %s bytes", used, self._bound)
+
+    def _take_spare(self) -> SegmentFile | None:
+        with self._numbering:
+            spare = next((file for file in self._spares if file.is_passed_on), None)
+            if spare is not None:
+                self._spares.remove(spare)
+        return spare
 
     def _make_folder(self) -> None:
         if not self._folder.is_dir():
@@ -257,17 +302,36 @@ class Spool:
 
     def _retire(self, number: int) -> None:
         self._sync_one(number)
-        self._let_go(number)
+        file = self._let_go(number)
+        with self._numbering:
+            is_kept = not file.has_failed and self._has_room_for_spares and len(self._spares) < SPARES
+            if is_kept:
+                self._spares.append(file)
+        if not is_kept:
+            file.close()
 
-    def _let_go(self, number: int) -> None:
+    def _let_go(self, number: int) -> SegmentFile:
         self.appender.release(number)
-        self._files.pop(number).close()
+        file = self._files.pop(number)
+        file.memory.close()
+        return file
+
+    @property
+    def _has_room_for_spares(self) -> bool:
+        return self._used_bytes * 2 < self._bound
+
+    def _drop_spares(self) -> None:
+        with self._numbering:
+            dropped, self._spares = self._spares, []
+        for file in dropped:
+            file.close()
 
     def _sync_one(self, number: int) -> None:
         """Sync a segment unless that has failed: what could not be written the kernel holds for written."""
         try:
             self.appender.sync(number)
         except OSError as error:
+            self._files[number].has_failed = True
             self.appender.condemn(number)
             self._tell_failure(f"{self._files[number].path}: a sync failed, it is sealed as it is", error)
 

@@ -37,6 +37,18 @@ def test_spool_that_was_never_used_has_nothing(tmp_path: Path) -> None:
     assert plan(packing) == []
 
 
+@pytest.mark.parametrize(("young_s", "is_left"), [(60.0, True), (0.0, False)])
+def test_what_workers_of_rows_that_nobody_has_any_more_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, young_s: float, is_left: bool
+) -> None:
+    monkeypatch.setattr(module, "YOUNG_S", young_s)
+    path = write_segment(tmp_path, 1)
+    left = path.with_suffix(".new")
+    left.write_bytes(b"")
+    make_backlog(tmp_path)[0].scan()
+    assert (path.exists(), left.exists()) == (True, is_left)
+
+
 def test_parts_become_envelopes_with_their_records(tmp_path: Path) -> None:
     identity = Segment(write_segment(tmp_path, 150)).identity
     backlog, packing = make_backlog(tmp_path)

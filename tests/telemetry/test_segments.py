@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 from pathlib import Path
 
 import pytest
 
-from telemetry._spool import HEADER_BYTES, MIN_SEGMENT_BYTES, RECORD_BYTES, decode
+from telemetry._spool import HEADER_BYTES, MIN_SEGMENT_BYTES, RECORD_BYTES, decode, make_header
 from telemetry.exceptions import LayoutError
-from telemetry.segments import Extent, Segment, find_segments, segment_name, used_bytes
+from telemetry.segments import LOCK, Extent, Segment, find_segments, remove_left, segment_name, used_bytes
 from tests.telemetry.spooling import (
+    BOOT_NS,
     CAPACITY,
     NODE,
     ROW,
@@ -93,6 +95,49 @@ def test_segments_are_found_by_row_and_age(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"1234")
     assert [str(path.relative_to(tmp_path)) for path in find_segments(tmp_path)] == names
     assert used_bytes(tmp_path) == 16
+    (tmp_path / "2" / "other.new").hardlink_to(tmp_path / names[0])
+    assert used_bytes(tmp_path) == 16  # it has two names
+
+
+def test_segment_whose_file_began_again_has_vanished(tmp_path: Path) -> None:
+    path = write_segment(tmp_path, COUNT)
+    with Segment(path) as segment:
+        patch(path, 0, make_header(NODE, ROW, 2, SIZE, BOOT_NS))
+        for ask in (segment.look, segment.tally, lambda: segment.read(0, COUNT)):
+            with pytest.raises(FileNotFoundError):
+                ask()
+
+
+def test_segment_whose_file_began_again_while_it_was_read_has_vanished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_segment(tmp_path, COUNT)
+    with Segment(path) as segment:
+        read = segment._records
+
+        def meanwhile(start: int, end: int) -> memoryview:
+            patch(path, 0, make_header(NODE, ROW, 2, SIZE, BOOT_NS))
+            return read(start, end)
+
+        monkeypatch.setattr(segment, "_records", meanwhile)
+        with pytest.raises(FileNotFoundError):
+            segment.read(0, COUNT)
+
+
+def test_what_a_dead_worker_has_left_is_removed_and_no_segment(tmp_path: Path) -> None:
+    path, left, made = write_segment(tmp_path, 1), tmp_path / "1.new", tmp_path / str(ROW) / "2.new"
+    kept = path.with_suffix(".new")
+    kept.hardlink_to(path)
+    made.write_bytes(b"")
+    left.write_bytes(b"")
+    remove_left(path.parent, older_s=60)
+    assert kept.exists() and made.exists()
+    with made.open("r+b") as live:
+        fcntl.fcntl(live, fcntl.F_OFD_SETLK, LOCK.pack(fcntl.F_WRLCK, 0, 0, 1, 0))
+        remove_left(path.parent)
+        assert [made.exists(), kept.exists(), left.exists(), path.exists()] == [True, False, True, True]
+    remove_left(path.parent)
+    assert not made.exists()
 
 
 # -- damage

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
 import os
 import resource
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ import pytest
 from telemetry import spool as spool_module
 from telemetry._spool import Appender
 from telemetry.parameters import SpoolParameters
-from telemetry.segments import Segment, find_segments, segment_name, used_bytes
-from telemetry.spool import RETRY_NS, alone_in
+from telemetry.segments import NEW, SUFFIX, Segment, find_segments, segment_name, used_bytes
+from telemetry.spool import RETRY_NS, SPARES, alone_in
 from tests.telemetry.spooling import (
     CAPACITY,
     NODE,
@@ -51,8 +53,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def names(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.glob("*/*"))
+def names(root: Path, suffix: str = SUFFIX) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.glob(f"*/*{suffix}"))
 
 
 def test_prepared_segment_has_all_its_blocks_and_is_nobody_elses_to_read(root: Path) -> None:
@@ -148,9 +150,10 @@ def test_what_a_killed_worker_left_half_made_is_removed(root: Path) -> None:
     (root / str(ROW) / "00000000000000000077.new").write_bytes(bytes(SIZE))
     spool = make_spool(root)
     spool.prepare()
-    assert not any(name.endswith(".new") for name in names(root))
+    assert not (root / str(ROW) / "00000000000000000077.new").exists()
     assert len(names(root)) == 2
     spool.close()
+    assert names(root, NEW) == []
 
 
 # -- the bound
@@ -246,13 +249,118 @@ def test_segment_is_not_made_while_another_worker_makes_one(root: Path) -> None:
     spool.close()
 
 
+# -- beginning again
+
+
+@contextlib.contextmanager
+def passed_on(path: Path) -> Iterator[int]:
+    """Delete a segment, as whoever has passed it on does; yield its file, open."""
+    with path.open("rb") as file:
+        path.unlink()
+        yield file.fileno()
+
+
+def test_file_that_was_passed_on_begins_again_without_what_was_in_it(root: Path, tmp_path: Path) -> None:
+    spool = make_spool(root)
+    append_all(spool, range(CAPACITY))
+    spool.sync()
+    with passed_on(next(find_segments(root))) as file:
+        append_all(spool, range(CAPACITY, CAPACITY + 5))
+        (again,) = find_segments(root)
+        assert os.path.samestat(os.fstat(file), again.stat())
+    assert read_numbers(again) == ([*range(CAPACITY, CAPACITY + 5)], 0)
+    left = tmp_path / "killed" / str(ROW) / again.name  # a copy is nobody's: as if its writer had been killed
+    left.parent.mkdir(parents=True)
+    shutil.copy(again, left)
+    with Segment(left) as segment:
+        assert segment.look() == (5, False, True)
+    spool.close()
+    assert read_spool(root) == [*range(CAPACITY, CAPACITY + 5)]
+    assert names(root, NEW) == []
+
+
+def test_file_does_not_begin_again_while_its_segment_is_there(root: Path) -> None:
+    spool = make_spool(root)
+    append_all(spool, range(CAPACITY))
+    spool.sync()
+    for own_name in root.glob(f"*/*{NEW}"):
+        own_name.unlink()
+    append_all(spool, range(CAPACITY, 4 * CAPACITY))
+    spool.close()
+    assert read_spool(root) == [*range(4 * CAPACITY)]
+
+
+def test_successor_removes_nothing_of_a_worker_that_lives(root: Path) -> None:
+    old, new = make_spool(root), make_spool(root)
+    old.prepare()
+    before = names(root, NEW)
+    new.prepare()
+    assert set(before) < set(names(root, NEW))
+    old.close()
+    new.close()
+
+
+def test_file_whose_sync_failed_does_not_begin_again(root: Path) -> None:
+    appender = FailingAppender()
+    spool = make_spool(root, appender=appender)
+    append_all(spool, range(CAPACITY))
+    appender.fails = True
+    spool.sync()
+    appender.fails = False
+    with passed_on(next(find_segments(root))) as file:
+        append_all(spool, range(CAPACITY, 3 * CAPACITY))
+        assert os.fstat(file).st_nlink == 0
+    spool.close()
+
+
+def test_worker_waits_for_so_many_files_and_no_more(root: Path) -> None:
+    spool = make_spool(root)
+    append_all(spool, range((SPARES + 3) * CAPACITY))
+    spool.sync()
+    assert len(names(root, NEW)) == SPARES
+    spool.close()
+    assert names(root, NEW) == []
+
+
+def test_where_room_may_run_short_files_are_given_back(root: Path) -> None:
+    parameters = SpoolParameters(segment_bytes=SIZE, spool_bytes=8 * SIZE)
+    spool = make_spool(root, parameters=parameters)
+    append_all(spool, range(3 * CAPACITY))
+    spool.sync()
+    spool.measure()
+    for path in list(find_segments(root)):
+        path.unlink()
+    assert used_bytes(root) == 3 * SIZE  # kept to begin again
+    (root / str(ROW) / segment_name(1)).write_bytes(bytes(SIZE))
+    spool.measure()
+    assert used_bytes(root) == SIZE
+    append_all(spool, range(3 * CAPACITY))
+    spool.measure()
+    spool.sync()
+    assert names(root, NEW) == []
+    spool.close()
+
+
+def test_at_the_bound_a_file_can_begin_again(root: Path) -> None:
+    spool = make_spool(root, parameters=THREE)
+    append_all(spool, range(CAPACITY))
+    spool.sync()
+    next(find_segments(root)).unlink()
+    (root / "9").mkdir()
+    for number in range(2):
+        (root / "9" / segment_name(number)).write_bytes(bytes(SIZE))
+    append_all(spool, range(5))
+    assert (spool.appender.appended, used_bytes(root)) == (CAPACITY + 5, 3 * SIZE)
+    spool.close()
+
+
 # -- failures
 
 
 class FailingOs:
     """The module `os`, of whose calls the *n*th fails: of those that change or sync something."""
 
-    CALLS = ("open", "posix_fallocate", "pwrite", "pwritev", "fsync", "rename", "close")
+    CALLS = ("open", "posix_fallocate", "pwrite", "pwritev", "fsync", "link", "close")
 
     def __init__(self, n: int) -> None:
         self.left = n
@@ -287,7 +395,7 @@ def test_whichever_call_fails_no_segment_is_half_made_and_the_next_try_succeeds(
         failed += spool.state().failures
         if spool.state().failures:
             assert not spool.appender.append(make_log(0))
-            assert names(here) == []
+            assert names(here, "") == []
             assert len(os.listdir("/proc/self/fd")) == opened
             spool.prepare()
             assert names(here) == []  # it is left alone for a while
@@ -298,7 +406,8 @@ def test_whichever_call_fails_no_segment_is_half_made_and_the_next_try_succeeds(
         assert read_spool(here) == [0]
         if n > len(failing.called):
             assert failed == len([call for call in failing.called if call != "close"])
-            assert failing.called.index("posix_fallocate") < failing.called.index("rename")
+            named = failing.called.index("link")
+            assert failing.called[named - 3 : named] == ["posix_fallocate", "pwrite", "fsync"]
             return
     pytest.fail("there was no end of calls")
 
