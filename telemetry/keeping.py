@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ OLD = (
 def keep(*, now: datetime | None = None, dry_run: bool = False, using: str = DEFAULT_DB_ALIAS) -> Kept:
     """Do what is to be done each hour. Safe at any time, by several at once, and after any interruption.
 
-    A day that cannot be dropped just now, since somebody reads it, is left for the next time.
+    A day that cannot be made or dropped just now, since somebody reads it, is left for the next time.
     """
     moment = now or timezone.now()
     connection = connections[using]
@@ -88,17 +89,24 @@ def _keep_days(
     missing, old = [day for day in ahead if day not in there], sorted(day for day in there if day < first)
     if dry_run:
         return missing, 0, old
-    moved = sum(make_day(connection, day) for day in missing)
-    return missing, moved, [day for day in old if _has_dropped(connection, day)]
+    moved: dict[date, int] = {}
+    for day in missing:
+        with _putting_off(day, "made"):
+            moved[day] = make_day(connection, day)
+    dropped: list[date] = []
+    for day in old:
+        with _putting_off(day, "dropped"):
+            drop_day(connection, day)
+            dropped.append(day)
+    return list(moved), sum(moved.values()), dropped
 
 
-def _has_dropped(connection: BaseDatabaseWrapper, day: date) -> bool:
+@contextmanager
+def _putting_off(day: date, what: str) -> Iterator[None]:
     try:
-        drop_day(connection, day)
+        yield
     except OperationalError as error:
-        logger.warning("Usage logs of %s could not be dropped: %s", day, error)
-        return False
-    return True
+        logger.warning("The usage logs of %s could not be %s now: %s", day, what, error)
 
 
 def _count(connection: BaseDatabaseWrapper, old: Old, before: datetime) -> int:

@@ -7,6 +7,9 @@ from typing import Literal, Protocol, Self
 
 from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
 
+KEEP_S = 3_600.0
+"""From one look after the tables of usage to the next."""
+
 
 class SpoolSettings(Protocol):
     """The settings that the operator gives."""

@@ -12,12 +12,11 @@ from celery import Celery
 from django.conf import settings
 from kombu.entity import Queue
 
-from telemetry.parameters import ShipperParameters
+from telemetry.parameters import KEEP_S, ShipperParameters
 
 QUEUE = "usage"
 TASK = "telemetry.carry"
 KEEPER = "telemetry.keep"
-KEEP_S = 3_600.0
 VISIBILITY_S = 120
 """What was taken and not acknowledged comes again after so long; the shipper sends it again before."""
 LONG_POLL_S = 10  # fewer requests to pay for; kombu gives up a request after 20 s

@@ -136,6 +136,22 @@ def test_days_are_made_ahead() -> None:
     assert {today() + DAY * ahead for ahead in range(AHEAD_DAYS + 1)} <= days_there(connection)
 
 
+def test_day_that_cannot_be_made_keeps_nothing_else_from_being_done(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_day(connection, date(2020, 1, 1))
+
+    def make(connection: object, day: date) -> int:
+        raise OperationalError("lock timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping, "make_day", make)
+        kept = keep()
+    assert (kept.made, kept.dropped) == ([], [date(2020, 1, 1)])
+    assert f"{today()} could not be made" in caplog.text
+    assert today() in keep().made
+
+
 def test_day_that_cannot_be_dropped_is_left_for_the_next_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

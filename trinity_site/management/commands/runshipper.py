@@ -15,11 +15,9 @@ from telemetry.carriers import Carrier, Direct, Queued
 from telemetry.inbox import is_outage, take
 from telemetry.keeping import keep
 from telemetry.ledger import covered, write_envelopes
-from telemetry.parameters import ShipperParameters
+from telemetry.parameters import KEEP_S, ShipperParameters
 from telemetry.running import repeat, say_ready, stop_on_signals
 from telemetry.shipper import Shipper
-
-KEEP_S = 3_600.0
 
 logger = logging.getLogger(__name__)
 
