@@ -1,5 +1,8 @@
 """Make the pictures of the README anew: `.venv/bin/python -m tests.system.screenshots [FOLDER]`."""
 
+import contextlib
+import json
+import random
 import sys
 import tempfile
 import time
@@ -9,9 +12,13 @@ from playwright.sync_api import Browser
 
 from tests.system.browser import Visitor, first_administrator, open_browser
 from tests.system.nodes import ROOT, Node, make_database, started_node, wait_until
+from udp_engine.client import PriceClient
+from udp_engine.exceptions import UdpError
+from udp_engine.questions import Retry
 
 FOLDER = ROOT / "docs" / "images"
 MOST_BYTES = 200 * 1024
+ASSETS = ("BTC", "ETH", "SOL", "XRP", "DOGE")
 TRAIL_S = 60.0  # until the lines of the last minute are whole
 HOME_SIZE = {"width": 1280, "height": 1424}  # down to the last price
 CENTRE_SIZE = {"width": 1280, "height": 720}
@@ -35,6 +42,18 @@ def take_pictures(browser: Browser, node: Node, who: dict[str, str], folder: Pat
     return [home, centre]
 
 
+def ask_for_prices(node: Node, seconds: float) -> None:
+    """Have a customer ask over UDP, so that there is something to be seen."""
+    words = ("--email", "bot@example.com", "--plan", "unlimited", "--name", "Price bot", "--json")
+    key = json.loads(node.manage("apikey", "create", *words).stdout)["key"]
+    deadline = time.monotonic() + seconds
+    with PriceClient("127.0.0.1", node.udp_port, key=key, retry=Retry(total_s=20, attempts=6)) as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(UdpError):  # in the first moments the key is not in force
+                client.price(random.choice(ASSETS))
+            time.sleep(0.02)
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +62,7 @@ def main() -> None:
             Path(data, name).mkdir()
         with started_node(Path(data, "node"), make_database(Path(data, "database"))) as node:
             wait_until(node.is_live, lambda: node.said)
-            time.sleep(TRAIL_S)
+            ask_for_prices(node, TRAIL_S)
             pictures = take_pictures(browser, node, first_administrator(node), folder)
     for picture in pictures:
         sys.stdout.write(f"{picture} {picture.stat().st_size:,} bytes\n")
