@@ -5,7 +5,9 @@ import json
 import random
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser
@@ -14,7 +16,6 @@ from tests.system.browser import Visitor, first_administrator, open_browser
 from tests.system.nodes import ROOT, Node, make_database, started_node, wait_until
 from udp_engine.client import PriceClient
 from udp_engine.exceptions import UdpError
-from udp_engine.questions import Retry
 
 FOLDER = ROOT / "docs" / "images"
 MOST_BYTES = 200 * 1024
@@ -42,16 +43,26 @@ def take_pictures(browser: Browser, node: Node, who: dict[str, str], folder: Pat
     return [home, centre]
 
 
-def ask_for_prices(node: Node, seconds: float) -> None:
-    """Have a customer ask over UDP, so that there is something to be seen."""
+@contextlib.contextmanager
+def prices_asked_for(node: Node) -> Iterator[None]:
+    """Have a customer ask over UDP meanwhile, so that there is something to be seen."""
     words = ("--email", "bot@example.com", "--plan", "unlimited", "--name", "Price bot", "--json")
     key = json.loads(node.manage("apikey", "create", *words).stdout)["key"]
-    deadline = time.monotonic() + seconds
-    with PriceClient("127.0.0.1", node.udp_port, key=key, retry=Retry(total_s=20, attempts=6)) as client:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(UdpError):  # in the first moments the key is not in force
-                client.price(random.choice(ASSETS))
-            time.sleep(0.02)
+    ended = threading.Event()
+
+    def ask() -> None:
+        with PriceClient("127.0.0.1", node.udp_port, key=key) as client:
+            while not ended.wait(0.02):
+                with contextlib.suppress(UdpError):  # in the first moments the key is not in force
+                    client.price(random.choice(ASSETS))
+
+    thread = threading.Thread(target=ask, name="customer")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def main() -> None:
@@ -62,8 +73,9 @@ def main() -> None:
             Path(data, name).mkdir()
         with started_node(Path(data, "node"), make_database(Path(data, "database"))) as node:
             wait_until(node.is_live, lambda: node.said)
-            ask_for_prices(node, TRAIL_S)
-            pictures = take_pictures(browser, node, first_administrator(node), folder)
+            with prices_asked_for(node):
+                time.sleep(TRAIL_S)
+                pictures = take_pictures(browser, node, first_administrator(node), folder)
     for picture in pictures:
         sys.stdout.write(f"{picture} {picture.stat().st_size:,} bytes\n")
 
