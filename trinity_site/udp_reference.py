@@ -11,7 +11,8 @@ from udp_engine import wire
 
 class UdpReference(NamedTuple):
     host: str
-    port: int
+    port: int | None
+    """None where prices are not answered."""
     fields: list[Field]
     answer: str
     members: list[Field]
@@ -22,11 +23,10 @@ class UdpReference(NamedTuple):
     summary_members: list[Field]
 
 
-def make_udp_reference(host: str, port: int, summaries_port: int | None) -> UdpReference:
+def make_udp_reference(host: str, port: int | None, summaries_port: int | None) -> UdpReference:
     """Describe the interface of a node that is called *host*."""
-    return UdpReference(
-        host, port, FIELDS, ANSWER, MEMBERS, wire.CODES, summaries_port, SUMMARY, SUMMARY_MEMBERS
-    )
+    codes = SUMMARY_CODES if port is None else wire.CODES
+    return UdpReference(host, port, FIELDS, ANSWER, MEMBERS, codes, summaries_port, SUMMARY, SUMMARY_MEMBERS)
 
 
 ANSWER = (
@@ -84,3 +84,11 @@ SUMMARY_MEMBERS = [
     Field("reports_used", "whole number", "Reports of the account this month.", required=True),
     Field("reports_limit", "whole number", "How many there may be; `null` is no limit.", required=True),
 ]
+
+SUMMARY_CODES = {
+    "bad_request": wire.CODES["bad_request"],
+    "unauthorized": "The key is missing, not known, not for this network, or not for reports. Check it.",
+    "revoked": wire.CODES["revoked"],
+    "unavailable": "The database does not answer, or keys or usage cannot be seen to. Ask again in a second.",
+}
+"""What is refused where summaries alone are answered."""

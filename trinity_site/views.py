@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -23,6 +23,11 @@ from trinity_site.reports import openapi as reports_openapi
 from trinity_site.runtime import Runtime
 from trinity_site.udp_reference import UdpReference, make_udp_reference
 
+ANYWHERE = (
+    *("not_found", "method_not_allowed", "request_timeout", "url_too_long", "head_too_large"),
+    *("too_many_connections", "internal_error"),
+)
+"""Problems of every port, whatever it answers."""
 STATE_WORDS = {"live": "live", "delayed": "delayed", "silent": "no data"}
 
 Context = dict[str, Any]  # Any: what a template is given
@@ -64,20 +69,25 @@ async def status(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def docs(request: HttpRequest) -> HttpResponse:
-    """Show the documentation, with commands that ask this very node."""
+    """Show the documentation of what this very node answers, with commands that ask it."""
     site = site_of(request)
-    is_reports = urlsplit(site).port == settings.TRINITY_REPORTS_PORT
-    reference = reference_of(on_port(site, settings.TRINITY_HTTP_PORT) if is_reports else site)
-    reports: Reference | None = None
-    if settings.SERVER_TYPE != "APP_SERVER":
-        reports = report_reference_of(site if is_reports else on_port(site, settings.TRINITY_REPORTS_PORT))
-    both = (reference, reports) if reports else (reference,)
+    sites = sites_of(site)
+    references = []
+    if sites.prices is not None:
+        references.append(reference_of(sites.prices))
+    if sites.reports is not None:
+        references.append(report_reference_of(sites.reports))
+    every = (row for one in references for row in one.problems)
+    problems = {row.code: row for row in sorted(every, key=lambda row: row.example != "")}  # examples win
     context: Context = {
-        "reference": reference,
-        "reports": reports,
-        "schemas": list({row.name: row for one in both for row in one.schemas}.values()),
-        "problems": list({row.code: row for one in both for row in one.problems}.values()),
-        "udp": udp_of(request),
+        "references": references,
+        "sites": sites,
+        "pages": "" if sites.prices == site else sites.prices,
+        "elsewhere": next((one for one in sites if one not in (None, site)), None),
+        "is_alone": sites.prices is None,
+        "schemas": list({row.name: row for one in references for row in one.schemas}.values()),
+        "problems": sorted(problems.values(), key=lambda row: (row.status, row.code)),
+        "udp": udp_of(site),
     }
     return page(request, "docs", context)
 
@@ -122,7 +132,26 @@ def reference_of(site: str) -> Reference:
 
 @lru_cache(maxsize=8)
 def report_reference_of(site: str) -> Reference:
-    return make_reference(reports_openapi.document(), site, {})
+    return make_reference(reports_openapi.document(), site, {code: PROBLEMS[code] for code in ANYWHERE})
+
+
+class Sites(NamedTuple):
+    """Where this node answers prices, and its pages, and where reports; None where it does not."""
+
+    prices: str | None
+    reports: str | None
+
+
+def sites_of(site: str) -> Sites:
+    """Find both from the address by which one of them was asked."""
+    kind, ports = settings.SERVER_TYPE, (settings.TRINITY_HTTP_PORT, settings.TRINITY_REPORTS_PORT)
+    if kind == "APP_SERVER":
+        return Sites(site, None)
+    if kind == "REPORT_SERVER":
+        return Sites(None, site)
+    if urlsplit(site).port == ports[1]:
+        return Sites(on_port(site, ports[0]), site)
+    return Sites(site, on_port(site, ports[1]))
 
 
 def on_port(site: str, port: int) -> str:
@@ -132,14 +161,16 @@ def on_port(site: str, port: int) -> str:
     return f"{parts.scheme}://{host}:{port}"
 
 
-def udp_of(request: HttpRequest) -> UdpReference | None:
+def udp_of(site: str) -> UdpReference | None:
     """Describe the UDP interface under the name by which the page was asked for; None where there is none."""
     if not settings.TRINITY_UDP_WORKERS:
         return None
-    host = urlsplit(site_of(request)).hostname or ""
-    has_summaries = settings.SERVER_TYPE != "APP_SERVER"
-    summaries_port = settings.TRINITY_REPORTS_UDP_PORT if has_summaries else None
-    return make_udp_reference(host, settings.TRINITY_UDP_PORT, summaries_port)
+    prices, reports = sites_of(site)
+    return make_udp_reference(
+        urlsplit(site).hostname or "",
+        None if prices is None else settings.TRINITY_UDP_PORT,
+        None if reports is None else settings.TRINITY_REPORTS_UDP_PORT,
+    )
 
 
 def runtime_of(request: HttpRequest) -> Runtime | None:

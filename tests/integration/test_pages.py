@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from django.test import AsyncClient
+from django.test import AsyncClient, RequestFactory
 
 from billing.offers import Offer
 from pricing import openapi
@@ -215,3 +215,49 @@ async def test_documentation_of_a_node_without_reports_has_none(settings: Any) -
     text = await text_of("/docs")
     assert "/reports/summary" not in text
     assert "udp-summaries" not in text
+
+
+@pytest.fixture
+def report_node(settings: Any) -> Any:
+    settings.SERVER_TYPE, settings.TRINITY_UDP_WORKERS = "REPORT_SERVER", 1
+    settings.TRINITY_REPORTS_PORT, settings.TRINITY_REPORTS_UDP_PORT = 9090, 2691
+    settings.ALLOWED_HOSTS = ["*"]
+    return settings
+
+
+async def test_documentation_of_a_node_without_prices_has_none(report_node: Any) -> None:
+    text = await text_of("/docs")
+    assert "http://testserver/reports/summary" in text
+    assert "What an account has asked for. Answers are" in text
+    for path in openapi.document()["paths"]:
+        assert f"testserver{path}" not in text
+    assert re.findall(r"/dev/udp/testserver/(\d+)", text) == ["2691"]
+    assert 'href="#udp"' not in text
+    for code in ("report_quota_exceeded", "not_found", "internal_error"):
+        assert f'id="{code}"' in text
+    for code in ("stale", "unknown_asset", "quota_exceeded"):
+        assert f'id="{code}"' not in text
+        assert f"<code>{code}</code></th>" not in text
+    assert "<code>unavailable</code></th>" in text
+
+
+async def test_documentation_of_a_node_without_prices_leads_to_no_page_that_it_has_not(
+    report_node: Any,
+) -> None:
+    text = await text_of("/docs")
+    links = set(re.findall(r'href="(/[^"]*)"', text))
+    assert {link for link in links if not link.startswith("/static/")} == {"/docs", "/openapi.json"}
+
+
+async def test_documentation_on_the_port_of_reports_leads_to_the_pages_of_the_other(report_node: Any) -> None:
+    report_node.SERVER_TYPE, report_node.TRINITY_HTTP_PORT = "APP_REPORT_SERVER", 8080
+    request = RequestFactory().get("/docs", headers={"host": "testserver:9090"})
+    text = (await views.docs(request)).content.decode()
+    assert "http://testserver:8080/price?asset=BTC" in text
+    assert "http://testserver:9090/reports/summary" in text
+    assert 'href="http://testserver:8080/account/"' in text
+    assert "<code>http://testserver:8080/openapi.json</code>" in text
+
+
+def test_problems_of_every_port_are_in_the_table_of_problems() -> None:
+    assert set(views.ANYWHERE) < set(PROBLEMS)

@@ -88,6 +88,7 @@ def test_documentation_is_on_the_same_port(node: Node) -> None:
     status, headers, body = ask(node, "/docs", key="")
     assert (status, headers["content-type"].partition(";")[0]) == (200, "text/html")
     assert b"report_quota_exceeded" in body
+    assert b"/price?asset" not in body
     assert ask(node, "/static/trinity/mark.svg", key="")[0] == 200
     assert ask(node, "/admin/", key="")[0] == 404
 

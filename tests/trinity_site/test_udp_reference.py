@@ -8,7 +8,15 @@ from pathlib import Path
 import msgspec
 
 from tests.twins import datagram
-from trinity_site.udp_reference import ANSWER, FIELDS, MEMBERS, SUMMARY, SUMMARY_MEMBERS, make_udp_reference
+from trinity_site.udp_reference import (
+    ANSWER,
+    FIELDS,
+    MEMBERS,
+    SUMMARY,
+    SUMMARY_CODES,
+    SUMMARY_MEMBERS,
+    make_udp_reference,
+)
 from udp_engine import wire
 
 PAGE = (Path(__file__).parents[2] / "docs" / "udp.md").read_text()
@@ -44,4 +52,10 @@ def test_summary_is_an_answer_and_that_of_the_protocols_page() -> None:
 def test_codes_are_told_with_what_to_do() -> None:
     reference = make_udp_reference("node.example", 2679, 2680)
     assert reference.codes is wire.CODES
-    assert all(re.fullmatch(r"[A-Z].*\.", text) for text in reference.codes.values())
+    assert all(re.fullmatch(r"[A-Z].*\.", text) for text in {**wire.CODES, **SUMMARY_CODES}.values())
+
+
+def test_codes_of_a_node_without_prices_are_those_that_summaries_are_refused_with() -> None:
+    reference = make_udp_reference("node.example", None, 2680)
+    assert reference.codes is SUMMARY_CODES
+    assert set(SUMMARY_CODES) < set(wire.CODES)
