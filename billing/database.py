@@ -9,7 +9,7 @@ from billing.connections import from_asyncio
 from billing.ratelimit import SECOND_NS
 from billing.rows import KeyRow, installation, key_page, key_revision
 from billing.store import Store
-from billing.usage import load_others, load_own, save_counts, save_last_uses
+from billing.usage import load_others, load_own, save_counts, save_last_uses, save_logged
 
 
 def open_store(node: str) -> Store:
@@ -28,6 +28,7 @@ def open_store(node: str) -> Store:
         load_counts=from_asyncio(lambda month: load_own(node=node, month=month)),
         load_others=from_asyncio(lambda month: load_others(node=node, month=month)),
         save_counts=save,
+        save_logged=from_asyncio(lambda month: save_logged(node=node, month=month)),
         save_last_uses=save_uses,
         now_ns=from_asyncio(_now_ns) if connection.vendor == "postgresql" else None,
     )

@@ -75,6 +75,11 @@ def next_month(month: int) -> int:
     return month + 89 if month % 100 == 12 else month + 1
 
 
+def previous_month(month: int) -> int:
+    """Return the month before *month*: 202512 for 202601."""
+    return month - 1 if month % 100 > 1 else month - 89
+
+
 def month_start_s(month: int) -> int:
     """Return the second since the epoch at which a month begins."""
     return math.floor(datetime(month // 100, month % 100, 1, tzinfo=UTC).timestamp())

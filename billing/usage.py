@@ -1,6 +1,6 @@
 """Monthly counts and last uses, as every node saves them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
@@ -54,12 +54,18 @@ def load_own(*, node: str, month: int) -> dict[int, int]:
 
     A node that is killed as a whole saves no more; each of its answers was on the disk before it was sent.
     """
-    logged = UsageMonth.objects.filter(node=node, month=month, key_id__lt=FIRST_KEY_ID)
     counts = load_counts(node=node, month=month)
-    sums = logged.values_list("key_id").annotate(rows=Sum("counted")).order_by()
-    for key_id, rows in sums.iterator(chunk_size=10_000):
+    for key_id, rows in _logged(node, month):
         counts[key_id] = max(counts.get(key_id, 0), rows)
     return counts
+
+
+def save_logged(*, node: str, month: int) -> None:
+    """Raise what *node* had saved to what its usage logs prove: of a past month no gate tells any more."""
+    saved = load_counts(node=node, month=month)
+    more = {key_id: rows for key_id, rows in _logged(node, month) if rows > saved.get(key_id, 0)}
+    known = set(ApiKey.objects.filter(pk__in=more).values_list("pk", flat=True))
+    save_counts(node=node, month=month, counts={key_id: more[key_id] for key_id in known})
 
 
 def load_others(*, node: str, month: int) -> dict[int, int]:
@@ -72,6 +78,11 @@ def used_by(*, keys: Iterable[ApiKey], month: int) -> int:
     """Return what all nodes have saved for *keys* in *month*."""
     rows = MonthlyCount.objects.filter(key__in=keys, month=month)
     return rows.aggregate(total=Sum("count"))["total"] or 0
+
+
+def _logged(node: str, month: int) -> Iterator[tuple[int, int]]:
+    rows = UsageMonth.objects.filter(node=node, month=month, key_id__lt=FIRST_KEY_ID).order_by()
+    return rows.values_list("key_id").annotate(rows=Sum("counted")).iterator(chunk_size=10_000)
 
 
 def _execute(statement: str, rows: Sequence[tuple[str | int | None, ...]]) -> None:

@@ -18,7 +18,9 @@ from billing.store import Store
 
 ROWS = 64
 INSTALLATION = "one"
-QUICK = Rhythm(keys_s=0.05, counts_s=0.05, save_s=0.1, others_s=0.2, others_heard=10, opinion_s=1, last_s=5)
+QUICK = Rhythm(
+    keys_s=0.05, counts_s=0.05, save_s=0.1, others_s=0.2, others_heard=10, ended_s=0.2, opinion_s=1, last_s=5
+)
 MONTH = month_at(time.time_ns())
 
 
@@ -81,6 +83,7 @@ class FakeDatabase:
         self.rows: dict[int, KeyRow] = {}
         self.revision = 0
         self.counts: dict[tuple[str, int], dict[int, int]] = {}  # by node and month
+        self.logged: dict[tuple[str, int], dict[int, int]] = {}
         self.uses: dict[int, datetime] = {}
         self.away = False
         self.asked = 0
@@ -132,6 +135,10 @@ class FakeDatabase:
             for key_id, count in counts.items():
                 saved[key_id] = max(saved.get(key_id, 0), count)
 
+        async def save_logged(month: int) -> None:
+            if logged := self.logged.get((node, month)):
+                await save_counts(month, logged)
+
         async def save_last_uses(uses: Mapping[int, datetime]) -> None:
             look()
             self.uses.update(uses)
@@ -146,6 +153,7 @@ class FakeDatabase:
             load_counts=load_counts,
             load_others=load_others,
             save_counts=save_counts,
+            save_logged=save_logged,
             save_last_uses=save_last_uses,
             now_ns=now_ns,
         )

@@ -25,7 +25,7 @@ from billing._gate import (
 )
 from billing.admission import pack_address
 from billing.keyring import Keyring
-from billing.ratelimit import SECOND_NS, month_start_s, next_month
+from billing.ratelimit import SECOND_NS, month_start_s, next_month, previous_month
 from tests.billing.gates import MONTH, QUICK, FakeDatabase, ask, ask_often, make_memory, open_writer
 
 DAY_NS = 86_400 * SECOND_NS
@@ -347,6 +347,16 @@ async def test_answers_that_reach_the_usage_logs_late_are_counted(
         database.counts[("A", MONTH)] = {1: 7}  # a killed node's, out of its spool
         await until(lambda: gate.total(0, MONTH) == 7)
         assert ask_often(gate, 1, 10) == 3
+
+
+async def test_answers_of_the_month_before_that_reach_the_usage_logs_late_are_saved(
+    memory: mmap.mmap, database: FakeDatabase
+) -> None:
+    database.put(1)
+    before = ("A", previous_month(MONTH))
+    async with loaded(memory, database):
+        database.logged[before] = {1: 7}  # a killed node's, out of its spool
+        await until(lambda: database.counts.get(before) == {1: 7})
 
 
 async def test_workers_are_answered_while_no_keyring_runs(

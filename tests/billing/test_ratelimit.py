@@ -20,6 +20,7 @@ from billing.ratelimit import (
     month_start_s,
     next_month,
     policy_field,
+    previous_month,
     retry_after_s,
     state_field,
     take,
@@ -125,6 +126,7 @@ def test_neighbouring_months_differ_in_their_last_bit() -> None:
     month = 202601
     for _ in range(1200):
         assert next_month(month) > month
+        assert previous_month(next_month(month)) == month
         assert (next_month(month) ^ month) & 1
         month = next_month(month)
     assert month == 212601

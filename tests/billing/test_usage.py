@@ -4,7 +4,16 @@ import pytest
 
 from billing.demo import FIRST_KEY_ID
 from billing.models import ApiKey, MonthlyCount
-from billing.usage import load_counts, load_others, load_own, month_of, save_counts, save_last_uses, used_by
+from billing.usage import (
+    load_counts,
+    load_others,
+    load_own,
+    month_of,
+    save_counts,
+    save_last_uses,
+    save_logged,
+    used_by,
+)
 from telemetry.ledger import write_envelopes
 from telemetry.models import FoldedMonth
 from tests.billing.customers import fresh, make_key
@@ -51,6 +60,23 @@ def test_a_node_has_counted_at_least_what_it_has_logged() -> None:
     )
     write_envelopes([make_envelope(make_records([make_log(1, key_id=one.pk, month=202611)]), node="A")])
     assert load_own(node="A", month=202611) == {one.pk: 8, other.pk: 9, third.pk: 1}
+
+
+def test_usage_logs_raise_what_was_saved_for_a_month_that_is_over() -> None:
+    one, other, third = make_key().key, make_key().key, make_key().key
+    save_counts(node="A", month=202611, counts={one.pk: 5, other.pk: 9})
+    lost = third.pk + 1_000
+    FoldedMonth.objects.bulk_create(
+        FoldedMonth(key_id=key_id, month=202611, node=node, counted=counted)
+        for key_id, node, counted in (
+            *((one.pk, "A", 7), (other.pk, "A", 8), (third.pk, "A", 1), (lost, "A", 4)),
+            *((FIRST_KEY_ID, "A", 100), (one.pk, "B", 100)),
+        )
+    )
+    for _ in range(2):
+        save_logged(node="A", month=202611)
+        assert load_counts(node="A", month=202611) == {one.pk: 7, other.pk: 9, third.pk: 1}
+    assert not load_counts(node="B", month=202611)
 
 
 def test_repeated_save_changes_nothing_and_a_smaller_number_takes_nothing_back() -> None:
