@@ -118,13 +118,21 @@ def _count(connection: BaseDatabaseWrapper, old: Old, before: datetime) -> int:
 
 
 def _delete(connection: BaseDatabaseWrapper, old: Old, before: datetime) -> int:
+    is_old, moment = f"{old.column} < %s", _adapted(connection, before)
     if connection.vendor == "postgresql":
-        which = "ctid = ANY(ARRAY(SELECT ctid {rows}))"
-    else:
-        which = "rowid IN (SELECT rowid {rows})"
-    rows = f"FROM {old.table} WHERE {old.column} < %s LIMIT {SLICE}"
-    statement = f"DELETE FROM {old.table} WHERE {which.format(rows=rows)}"
-    return _in_slices(lambda: _execute(connection, statement, _adapted(connection, before)))
+        some = f"ctid = ANY(ARRAY(SELECT ctid FROM {old.table} WHERE {is_old} LIMIT {SLICE}))"
+        return _in_slices(lambda: _execute(connection, f"DELETE FROM {old.table} WHERE {some}", moment))
+
+    def delete() -> int:
+        """SQLite has one writer at a time: it finds the rows, which may read the whole table, beforehand."""
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT rowid FROM {old.table} WHERE {is_old} LIMIT {SLICE}", [moment])
+            some = ", ".join(str(rowid) for (rowid,) in cursor.fetchall())
+        if not some:
+            return 0
+        return _execute(connection, f"DELETE FROM {old.table} WHERE rowid IN ({some}) AND {is_old}", moment)
+
+    return _in_slices(delete)
 
 
 def _forget_segments(using: str, before: datetime, *, dry_run: bool) -> int:

@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from telemetry import keeping
@@ -102,6 +103,14 @@ def test_rows_are_deleted_in_slices(using: str, monkeypatch: pytest.MonkeyPatch)
     deleted = keep(using=using).deleted
     assert deleted[table] == 10
     assert not UsageLog.objects.using(using).exists()
+
+
+def test_old_rows_are_looked_for_before_sqlite_is_locked_for_writers() -> None:
+    write("embedded", timezone.now(), "1-1")
+    with CaptureQueriesContext(connections["embedded"]) as statements:
+        keep(using="embedded")
+    about = [one["sql"] for one in statements if "usage_logs" in one["sql"]]
+    assert [sql.partition(" ")[0] for sql in about] == ["SELECT"]
 
 
 @both

@@ -1,11 +1,13 @@
 """The settings modules as processes of their own see them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
 PROD = {
@@ -71,6 +73,23 @@ def test_dev_uses_sqlite_in_wal_mode_in_the_data_folder(tmp_path: Path) -> None:
     )
     done = manage("dev", tmp_path, "shell", "--no-imports", "-c", code)
     assert done.stdout.split() == ["wal", str(tmp_path / "trinity.sqlite3")], done.stderr
+
+
+@pytest.mark.django_db
+def test_server_that_has_gone_silent_is_not_waited_for_longer_than_half_a_minute() -> None:
+    connection.ensure_connection()
+    with socket.socket(fileno=os.dup(connection.connection.fileno())) as open_one:
+        user_timeout_ms, idle_s, interval_s, probes = (
+            open_one.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                *(socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE),
+                *(socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT),
+            )
+        )
+        assert open_one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert user_timeout_ms <= 30_000
+    assert idle_s + interval_s * probes <= 30
+    assert int(connection.connection.info.get_parameters()["connect_timeout"]) <= 30
 
 
 def test_simulator_allows_loopback_unless_told_otherwise(tmp_path: Path) -> None:
