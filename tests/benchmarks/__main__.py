@@ -98,7 +98,7 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
         seconds=size.seconds, rounds=size.rounds, key_count=size.keys, asset_count=size.assets
     ),
     "spool": lambda size: _command("bench_spool"),
-    "usage": lambda size: bench_usage.measure(seconds=size.seconds, rounds=size.rounds + 2),
+    "usage": lambda size: bench_usage.measure(seconds=1, rounds=size.rounds * 6),
     "shipper": lambda size: _command("bench_shipper", "--segments", size.segments),
     "rows": lambda size: _command("bench_usage_rows", "--records", size.records, "--rounds", size.rounds),
     "reports": lambda size: _command("bench_reports", "--rows", size.rows),

@@ -144,7 +144,7 @@ def _udp_lines(udp: dict[str, Any]) -> list[str]:
 def _usage_lines(spool: dict[str, Any], usage: dict[str, Any]) -> list[str]:
     append, worker, backlog = spool["append"], spool["worker"], spool["backlog"]
     grown_mib = backlog["peak_rss_mib"] - backlog["rss_before_mib"]
-    parts = ("with_us", "without_us", "ratio")
+    ways = {way: usage[way] for way in ("http", "udp")}
     return [
         "| | |",
         "|---|---|",
@@ -154,9 +154,15 @@ def _usage_lines(spool: dict[str, Any], usage: dict[str, Any]) -> list[str]:
         _row(["a backlog of 8 GiB is opened in", f"{backlog['open_s']} s"]),
         _row(["and its reader's memory grows by", f"{grown_mib:.1f} MiB"]),
         "",
-        "| answer | CPU µs with a record | without | ratio |",
-        "|---|---|---|---|",
-        *(_row([way.upper(), *(usage[way][part] for part in parts)]) for way in ("http", "udp")),
+        f"Rounds of {usage['seconds']} s, {usage['rounds']} of them; the ratio is the median of theirs, and "
+        "beside it stands where the middle half of them lies:",
+        "",
+        "| answer | CPU µs with a record | without | ratio | from, to |",
+        "|---|---|---|---|---|",
+        *(
+            _row([way.upper(), one["with_us"], one["without_us"], one["ratio"], *one["quartiles"]])
+            for way, one in ways.items()
+        ),
     ]
 
 
