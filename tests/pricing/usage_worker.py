@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from billing._gate import Gate
@@ -24,11 +25,12 @@ from telemetry.recorder import Recorder
 from telemetry.spool import Spool
 from tests.pricing.doubles import KEYS, START_MONO_NS, START_WALL_NS, World, ask
 from tests.pricing.test_http import make_api
-from tests.telemetry.spooling import make_spool
+from tests.telemetry.spooling import SIZE, SMALL, make_spool
 from udp_engine import slow, wire
 from udp_engine._batch import Batch, Question
 
 COUNTER_ROW = 5
+ROOMY = replace(SMALL, spool_bytes=10_000 * SIZE)  # nobody empties it while hundreds of workers are killed
 ASKING = [*["partner"] * 8, "unlimited", "free", "revoked", "elsewhere", "unknown"]
 HOME = bytes(10) + b"\xff\xff\xc0\x00\x02\x07", 50_000, START_MONO_NS, START_WALL_NS // 10**9
 
@@ -55,7 +57,7 @@ class Worker:
         gate = world.gate = Gate(mapped(folder / "gate"))  # type: ignore[assignment]  # it writes no rows
         counters = self.counters = Counters(mapped(folder / "counters"), COUNTER_ROW)
         world.counters.add = counters.add  # type: ignore[method-assign]
-        self.spool = make_spool(folder / "spool")
+        self.spool = make_spool(folder / "spool", parameters=ROOMY)
         world.spool = self.spool  # type: ignore[assignment]  # it has an appender, too
         world.admission = world.make_admission()
         world.tick("BTC", "coinbase", "67123.450")
