@@ -6,12 +6,13 @@ All of it blocks, and is called within ``with reading:``.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import IO, NamedTuple
 
 from telemetry.exceptions import TooManyRows
 from telemetry.overview import Overview, make_overview
-from telemetry.queries import Reading
+from telemetry.queries import Pieces, Reading
 from telemetry.renderers import FORMATS, RENDERERS, Pages, render_page
 from telemetry.reports import (
     Column,
@@ -53,27 +54,42 @@ def make_page(wanted: Wanted, reading: Reading, secret: bytes) -> Page:
     )
 
 
+def is_file(wanted: Wanted) -> bool:
+    """Say whether it is made whole before it is sent: offices want it so, and sums that come of one query.
+
+    Otherwise that query would have to stay open for as long as the client reads.
+    """
+    question = wanted.question
+    return FORMATS[wanted.format].is_file or (question.kind.is_summary and wanted.format in RENDERERS)
+
+
 def make_lines(wanted: Wanted, reading: Reading, *, page_rows: int) -> Iterator[bytes]:
-    """Yield the report in pieces of so many rows."""
+    """Yield the report in pieces of so many rows; all of a summary within one snapshot."""
     pages = _pages(wanted, reading, page_rows)
     return RENDERERS[wanted.format](columns_of(wanted.question), pages)
 
 
 def make_file(wanted: Wanted, reading: Reading, *, page_rows: int) -> IO[bytes]:
     """Make a whole file, all of it as of one moment. Raises TooManyRows."""
-    most = FORMATS[wanted.format].most_rows or 0
     file = tempfile.SpooledTemporaryFile(KEPT_BYTES)  # noqa: SIM115  # the caller's, to be sent
     try:
-        with reading.snapshot():
-            if (wanted.limit is None or wanted.limit > most) and reading.count(wanted.question, most) > most:
-                raise TooManyRows(wanted.format, most)
-            overview = make_overview(wanted.question, reading.totals(wanted.question), reading.breakdown)
-            pages = _pages(wanted, reading, page_rows)
-            _writer(wanted.format)(file, overview, columns_of(wanted.question), pages)
+        with reading.snapshot(), closing(_pages(wanted, reading, page_rows)) as pages:
+            if wanted.format in RENDERERS:
+                file.writelines(RENDERERS[wanted.format](columns_of(wanted.question), pages))
+            else:
+                _write_office(file, wanted, reading, pages)
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _write_office(file: IO[bytes], wanted: Wanted, reading: Reading, pages: Pages) -> None:
+    question, most = wanted.question, FORMATS[wanted.format].most_rows or 0
+    if (wanted.limit is None or wanted.limit > most) and reading.count(question, most) > most:
+        raise TooManyRows(wanted.format, most)
+    overview = make_overview(question, reading.totals(question), reading.breakdown)
+    _writer(wanted.format)(file, overview, columns_of(question), pages)
 
 
 def _writer(name: str) -> Callable[[IO[bytes], Overview, Sequence[Column], Pages], None]:
@@ -87,15 +103,27 @@ def _writer(name: str) -> Callable[[IO[bytes], Overview, Sequence[Column], Pages
     return write_document
 
 
-def _pages(wanted: Wanted, reading: Reading, page_rows: int) -> Iterator[list[Row]]:
+def _pages(wanted: Wanted, reading: Reading, page_rows: int) -> Generator[list[Row], None, None]:
     """Yield the rows page by page; at least one, which may be empty."""
-    question, place = wanted.question, wanted.place
-    make, left = row_maker(question), wanted.limit
-    while True:
+    question, make = wanted.question, row_maker(wanted.question)
+    pieces = (
+        reading.groups(question, wanted.limit, page_rows)
+        if question.kind.is_summary
+        else _records(wanted, reading, page_rows)
+    )
+    with closing(pieces):
         reading.check()
+        for page in pieces:
+            yield list(map(make, page))
+            reading.check()
+
+
+def _records(wanted: Wanted, reading: Reading, page_rows: int) -> Pieces:
+    question, place, left = wanted.question, wanted.place, wanted.limit
+    while True:
         size = page_rows if left is None else min(page_rows, left)
         read = reading.page(question, place, size)
-        yield list(map(make, read))
+        yield read
         left = None if left is None else left - len(read)
         if len(read) < size or left == 0:
             return

@@ -98,7 +98,7 @@ class ReportParameters:
     piece_s: int = 60
     """The longest that the database may take for a page, or for such a piece."""
     file_s: int = 600
-    """The longest that a workbook or a document may take."""
+    """The longest that a workbook or a document may take, or a summary as lines."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -2,15 +2,17 @@
 
 Rows are told in the order of a key, and each page is a query of its own that begins behind the last row of
 the page before. So a client that reads slowly keeps no transaction open, no row is told twice, and nothing
-has to be kept for the next page.
+has to be kept for the next page. Groups cost all that is added up, for a page as for the whole: those that
+are wanted whole come of one query.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, TypeAlias
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
@@ -23,6 +25,8 @@ from telemetry.models import UsageLog, UsageRollup
 from telemetry.reports import FIGURE_FIELDS, Question, Value, fields_of, group_fields, place_of
 
 Query: TypeAlias = QuerySet[Any, Any]  # Any: of one model or the other, as values
+
+Pieces: TypeAlias = Generator[list[tuple[Value, ...]], None, None]
 
 CANCEL_S = 5.0
 _FILTERS = ("account_id", "asset", "exchange", "status", "protocol", "endpoint", "key_id")
@@ -102,12 +106,20 @@ class Reading:
         place = place_of(question)
         if not place:
             return [self.totals(question)]
-        rows = _records(question, self._using)
-        if after:
-            rows = rows.filter(_beyond(place, after))
-        if question.kind.is_summary:
-            rows = rows.values(*place).annotate(**_figures(question))
-        return list(rows.order_by(*place).values_list(*fields_of(question))[:size])
+        return list(_rows(question, self._using, after)[:size])
+
+    def groups(self, question: Question, most: int | None, size: int) -> Pieces:
+        """Read the rows of a summary, *most* of them, with one query in pieces of *size*; at least one piece.
+
+        Its cursor stays open from the first piece to the last: for within a snapshot, or a transaction.
+        """
+        if not place_of(question):
+            yield [self.totals(question)]
+            return
+        rows = _rows(question, self._using)[:most].iterator(chunk_size=size)
+        yield list(islice(rows, size))
+        while piece := list(islice(rows, size)):
+            yield piece
 
     def totals(self, question: Question) -> tuple[Value, ...]:
         """Read the figures of all rows together."""
@@ -129,6 +141,16 @@ class Reading:
                 return 1
             rows = rows.values(*place).distinct()
         return int(rows[: most + 1].count())
+
+
+def _rows(question: Question, using: str, after: Sequence[Value] = ()) -> Query:
+    """Return what tells rows in the order of their places, behind the place *after* if given."""
+    rows, place = _records(question, using), place_of(question)
+    if after:
+        rows = rows.filter(_beyond(place, after))
+    if question.kind.is_summary:
+        rows = rows.values(*place).annotate(**_figures(question))
+    return rows.order_by(*place).values_list(*fields_of(question))
 
 
 def _records(question: Question, using: str) -> Query:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import re
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
 
+from billing.connections import fresh_connection
 from telemetry import renderers
 from telemetry._spool import UsageLog
 from telemetry.exceptions import Cancelled, TooManyRows
-from telemetry.making import make_file, make_lines, make_page
+from telemetry.making import is_file, make_file, make_lines, make_page
 from telemetry.queries import Reading
 from telemetry.renderers import FORMATS
 from telemetry.reports import DETAILS, FIGURES, Column, Kind, Question, Wanted, columns_of, unseal
@@ -49,7 +54,7 @@ def make(wanted: Wanted, using: str, page_rows: int = 50) -> bytes:
     with reading:
         if wanted.format == "json":
             return make_page(wanted, reading, SECRET).body
-        if FORMATS[wanted.format].is_file:
+        if is_file(wanted):
             with make_file(wanted, reading, page_rows=page_rows) as file:
                 file.seek(0)
                 return file.read()
@@ -198,6 +203,79 @@ def test_report_that_was_given_up_reads_nothing_more(using: str, logs: list[Usag
     reading.cancel()
     with pytest.raises(Cancelled):
         next(lines)
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv", "text", "xlsx"])
+def test_summary_reads_its_groups_with_one_query(name: str, using: str, logs: list[UsageLog]) -> None:
+    question = ask(Kind.SUMMARY, group_by=("hour", "asset"))
+    asked = []
+    for page_rows in (1_000, 10):
+        with CaptureQueriesContext(connections[using]) as captured:
+            rows = rows_of(question, name, make(want(question, name), using, page_rows))
+        asked.append(len(captured))
+    assert len(rows) > 100
+    assert asked[0] == asked[1] <= (1 if name != "xlsx" else 8)
+
+
+@pytest.mark.parametrize("limit", [1, 20, 25])
+def test_limit_of_a_summary_is_kept(limit: int, using: str, logs: list[UsageLog]) -> None:
+    question = ask(Kind.SUMMARY, group_by=("hour", "asset"))
+    every = rows_of(question, "csv", make(want(question, "csv"), using))
+    assert rows_of(question, "csv", make(want(question, "csv", limit), using, page_rows=10)) == every[:limit]
+
+
+def test_summary_that_was_given_up_reads_nothing_more(
+    using: str, logs: list[UsageLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, pieces = Reading(using), []
+
+    def given_up(columns: Any, pages: Any) -> Any:
+        for page in pages:
+            pieces.append(page)
+            reading.cancel()
+            yield b"rows"
+
+    monkeypatch.setitem(renderers.RENDERERS, "csv", given_up)
+    wanted = want(ask(Kind.SUMMARY, group_by=("hour", "asset")), "csv")
+    with pytest.raises(Cancelled), reading:
+        make_file(wanted, reading, page_rows=10)
+    assert [len(piece) for piece in pieces] == [10]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("fails", [False, True])
+def test_summary_leaves_its_connection_as_it_was(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no transaction around, its own ends with it, whether or not it goes well."""
+    write_usage(make_usage(), "default")
+    wanted = want(ask(Kind.SUMMARY, group_by=("hour", "asset")), "csv")
+    reading, seen = Reading(), []
+
+    def seen_at_once(columns: Any, pages: Any) -> Any:
+        for page in pages:
+            seen.append(page)
+            if len(seen) == 1:
+                write_elsewhere()
+            elif fails:
+                raise OSError("no space")
+            yield b"rows"
+
+    def write_elsewhere() -> None:
+        write = fresh_connection(lambda: write_usage(make_usage(), segment="1-2"))
+        thread = threading.Thread(target=lambda: (write(), connections.close_all()))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setitem(renderers.RENDERERS, "csv", seen_at_once)
+    with pytest.raises(OSError, match="no space") if fails else nullcontext(), reading:
+        make_file(wanted, reading, page_rows=10).close()
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_cursors")
+        assert cursor.fetchone() == (0,)
+        assert cursor.connection.info.transaction_status.name == "IDLE"
+    if not fails:  # what was written meanwhile is in none of the pieces
+        assert sum(row[2] for page in seen for row in page) == len(chosen(make_usage()))
+        with reading:
+            assert reading.totals(wanted.question)[0] == 2 * len(chosen(make_usage()))
 
 
 def test_prices_keep_their_digits_in_every_format(using: str, logs: list[UsageLog]) -> None:

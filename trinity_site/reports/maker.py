@@ -11,10 +11,9 @@ from typing import IO, NamedTuple, TypeVar
 from django.db import connection
 
 from billing.reports import Allowance, look, take
-from telemetry.making import make_file, make_lines, make_page
+from telemetry.making import is_file, make_file, make_lines, make_page
 from telemetry.parameters import ReportParameters
 from telemetry.queries import Reading
-from telemetry.renderers import FORMATS
 from telemetry.reports import Wanted
 from trinity_site.reports.threads import Threads
 
@@ -65,7 +64,7 @@ class Maker:
             page = await self._run(partial(make_page, wanted, reading, self._secret), reading)
             return Made(page.body, _nothing(), len(page.body), page.following)
         page_rows = self._parameters.page_rows
-        if FORMATS[wanted.format].is_file:
+        if is_file(wanted):
             making = partial(make_file, wanted, reading, page_rows=page_rows)
             file = stack.enter_context(await self._run(making, reading, self._parameters.file_s))
             length = file.seek(0, 2)
