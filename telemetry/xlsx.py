@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from tempfile import TemporaryDirectory
 from typing import IO, Any  # Any: no types are published
 
 import xlsxwriter
@@ -25,10 +26,19 @@ _TIMES = {"moment": "yyyy-mm-dd hh:mm:ss.000", "hour": "yyyy-mm-dd hh:mm", "day"
 
 
 def write_workbook(file: IO[bytes], overview: Overview, columns: Sequence[Column], pages: Pages) -> None:
-    """Write a whole workbook into *file*. Times are UTC, to the millisecond: no spreadsheet has more."""
-    with xlsxwriter.Workbook(file, OPTIONS) as workbook:
-        _write_overview(workbook, overview)
-        _write_rows(workbook, columns, pages)
+    """Write a whole workbook into *file*. Times are UTC, to the millisecond: no spreadsheet has more.
+
+    What fails, or is given up, ends at once: a workbook's own `with` would pack what there is first.
+    """
+    with TemporaryDirectory(prefix="workbook-") as folder:
+        workbook = xlsxwriter.Workbook(file, {**OPTIONS, "tmpdir": folder})
+        try:
+            _write_overview(workbook, overview)
+            _write_rows(workbook, columns, pages)
+            workbook.close()
+        finally:
+            for sheet in workbook.worksheets():
+                sheet._opt_close()  # its rows' file, which a failure leaves open
 
 
 def _write_rows(workbook: Any, columns: Sequence[Column], pages: Pages) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import re
+import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import msgspec
 import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
+from xlsxwriter import Workbook
 
 from billing.connections import fresh_connection
-from telemetry import renderers
+from telemetry import renderers, xlsx
 from telemetry._spool import UsageLog
 from telemetry.exceptions import Cancelled, TooManyRows
 from telemetry.making import is_file, make_file, make_lines, make_page
@@ -240,6 +245,34 @@ def test_summary_that_was_given_up_reads_nothing_more(
     with pytest.raises(Cancelled), reading:
         make_file(wanted, reading, page_rows=10)
     assert [len(piece) for piece in pieces] == [10]
+
+
+@pytest.mark.parametrize("while_", ["rows", "packing"])
+def test_workbook_that_was_given_up_is_packed_no_further(
+    while_: str, using: str, logs: list[UsageLog], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reading, packed = Reading(using), []
+    close, pack = Workbook.close, ZipFile.write
+
+    def closed(workbook: Workbook) -> None:
+        assert while_ == "packing"
+        close(workbook)
+
+    def packing(file: ZipFile, *names: Any) -> None:
+        packed.append(names)
+        reading.cancel()
+        pack(file, *names)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Workbook, "close", closed)
+    monkeypatch.setattr(ZipFile, "write", packing)
+    if while_ == "rows":
+        monkeypatch.setattr(xlsx, "_write", lambda *_: reading.cancel())
+    with pytest.raises(Cancelled), reading:
+        make_file(want(ask(), "xlsx"), reading, page_rows=10)
+    assert len(packed) == (while_ == "packing")
+    assert list(tmp_path.iterdir()) == []  # nothing is left in the folder for temporary files
+    gc.collect()  # and nothing is packed by what is thrown away
 
 
 @pytest.mark.django_db(transaction=True)
