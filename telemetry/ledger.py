@@ -53,6 +53,10 @@ _HOLD = """
         shed = {greatest}(had.shed, excluded.shed), seen_at = {greatest}(had.seen_at, excluded.seen_at)
     RETURNING id
 """
+_LEDGER = """
+    SELECT segment_id, start, end_, rows, damaged FROM usage_ledger WHERE segment_id IN ({ids})
+    ORDER BY segment_id, start
+"""
 _KEEP = """
     INSERT INTO usage_ledger (segment_id, start, end_, rows, damaged, written_at)
     VALUES (%s, %s, %s, %s, %s, %s)
@@ -254,11 +258,15 @@ def _hold(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope], now: d
     return int(pk)
 
 
-def _read_ledger(connection: BaseDatabaseWrapper, ids: Iterable[int]) -> dict[int, list[Interval]]:
+def _read_ledger(connection: BaseDatabaseWrapper, ids: Collection[int]) -> dict[int, list[Interval]]:
+    """Read it without the ORM, which takes three times as long, for each transaction."""
     ledger: dict[int, list[Interval]] = {pk: [] for pk in ids}
-    rows = _intervals(connection.alias, ledger)
-    for pk, *interval in rows.values_list("segment_id", "start", "end", "rows", "damaged"):
-        ledger[pk].append(Interval(*interval))
+    if not ledger:
+        return ledger
+    with connection.cursor() as cursor:
+        cursor.execute(_LEDGER.format(ids=", ".join(["%s"] * len(ledger))), list(ledger))
+        for pk, *interval in cursor.fetchall():
+            ledger[pk].append(Interval(*interval))
     return ledger
 
 

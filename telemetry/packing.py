@@ -83,8 +83,11 @@ class Shipment:
             self.waiting_since_ns = self.grown_ns
 
     def due(self, batch_size: int, flush_ns: int, now_ns: int) -> list[Part]:
-        """Cut what is unsent into parts, but for the end of a live segment while that may wait."""
-        if not self.asked:
+        """Cut what is unsent into parts, but for the end of a live segment while that may wait.
+
+        While nothing arrives it is one part at a time: a queue that nobody empties must not grow with it.
+        """
+        if not self.asked or (self.misses and self.flights):
             return []
         places = [
             (first, min(first + batch_size, end))
@@ -98,7 +101,10 @@ class Shipment:
         ends = self.final and not self.is_ended and not any(flight.part.final for flight in self.flights)
         if ends and (not places or places[-1][1] < self.end):
             places.append((self.end, self.end))
-        return [Part(self.identity, first, last, ends and last == self.end) for first, last in places]
+        parts = [Part(self.identity, first, last, ends and last == self.end) for first, last in places]
+        if self.misses and parts:  # each time another one: there may be one that never arrives
+            return [parts[self.misses % len(parts)]]
+        return parts
 
     def unsent(self) -> Iterator[Interval]:
         """Yield what is neither in the ledger nor on its way."""

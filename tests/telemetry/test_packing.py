@@ -190,6 +190,23 @@ def test_patience_doubles_while_nothing_arrives_and_starts_anew_when_something_d
     assert places(packing.plan(now_ns + PATIENCE_NS)) == [(50, 100)]
 
 
+def test_one_part_after_the_other_is_sent_while_nothing_arrives() -> None:
+    packing = make_packing(300)
+    assert len(send_all(packing, 0)) == 3
+    now_ns, tried = 0, []
+    for turn in range(3):
+        now_ns += PATIENCE_NS << turn
+        packing.note_ledger(ONE, [], None, now_ns)
+        tried += send_all(packing, now_ns)
+        packing.note(ONE, end=301 + turn, final=False, now_ns=now_ns)
+        assert send_all(packing, now_ns, flush=True) == []
+    assert len(set(tried)) == len(tried) == 3
+    last = tried[-1]
+    packing.note_ledger(ONE, [(last.start, last.end)], None, now_ns + 1)
+    again = packing.plan(now_ns + 1, flush=True)
+    assert sum(part.end - part.start for part in again) == 303 - (last.end - last.start)
+
+
 def test_part_covered_by_other_envelopes_has_arrived() -> None:
     packing = make_packing(100)
     send_all(packing, 0)
