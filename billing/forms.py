@@ -1,7 +1,7 @@
 """Forms about keys, for customers and the staff; widgets are chosen by whoever shows them."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 
@@ -69,15 +69,29 @@ class RotateForm(forms.Form):
 
 
 class UsageForm(forms.Form):
-    """Which period and which key a page is about."""
+    """Which period and which key a page is about; the default takes the place of what is no choice."""
 
-    period = forms.ChoiceField(choices=[(name, period.title) for name, period in PERIODS.items()])
-    key = forms.ChoiceField(required=False)
+    defaults: ClassVar = {"period": DEFAULT_PERIOD, "key": ""}
+
+    period = forms.ChoiceField(
+        choices=[(name, period.title) for name, period in PERIODS.items()],
+        error_messages=dict.fromkeys(
+            ("invalid_choice", "required"),
+            f"There is no such period. This is: {PERIODS[DEFAULT_PERIOD].title}.",
+        ),
+    )
+    key = forms.ChoiceField(
+        required=False, error_messages={"invalid_choice": "You have no such key. This is: all keys."}
+    )
 
     def __init__(self, data: Any, keys: Iterable[ApiKey]) -> None:  # Any: what a browser sends
-        wanted = {"period": data.get("period", DEFAULT_PERIOD), "key": data.get("key", "")}
+        wanted = {name: data.get(name, default) for name, default in self.defaults.items()}
         super().__init__(wanted, auto_id="usage_%s")
         named = [(str(key.pk), f"{key.name} ({key.prefix}…)") for key in keys]
         choice = self.fields["key"]
         assert isinstance(choice, forms.ChoiceField)
         choice.choices = [("", "All keys"), *named]
+
+    def clean(self) -> None:
+        """Let the fields show what is shown."""
+        self.data = {**self.data, **{name: self.defaults[name] for name in self.errors}}

@@ -129,12 +129,52 @@ def test_usage_and_keys_of_others_are_not_told(customer: Client, account: Accoun
         assert body.status_code == 404 if "key" in chosen else b"99" not in body.content
 
 
-@pytest.mark.parametrize("chosen", [{"period": "1000d"}, {"key": "nothing"}, {"key": "1'--"}])
-def test_choice_that_cannot_be_is_said_and_left_out(customer: Client, chosen: dict[str, str]) -> None:
-    page = customer.get(USAGE, chosen)
-    assert page.status_code == 200
-    assert b"Select a valid choice" in page.content
-    assert customer.get(f"{USAGE}csv/", chosen).status_code == 404
+NO_PERIOD, NO_KEY = (
+    "There is no such period. This is: Last 7 days.",
+    "You have no such key. This is: all keys.",
+)
+TAMPERED = {
+    "period=1000d": NO_PERIOD,
+    "period=": NO_PERIOD,
+    "period=7d%00": NO_PERIOD,
+    "period=%FF%3Cscript%3E": NO_PERIOD,
+    "period=7d&period=8d": NO_PERIOD,
+    "key=nothing": NO_KEY,
+    "key=1'--": NO_KEY,
+    "key=%00": NO_KEY,
+    "key=-1": NO_KEY,
+    "key=" + "9" * 5_000: NO_KEY,
+}
+
+
+@pytest.mark.parametrize("query", TAMPERED, ids=lambda query: query[:24])
+def test_choice_that_cannot_be_is_said_and_left_out(customer: Client, account: Account, query: str) -> None:
+    answers(account, make_key(account).key.pk, 5)
+    answer = customer.get(f"{USAGE}?{query}")
+    page = answer.content.decode()
+    assert answer.status_code == 200
+    assert [html.unescape(one) for one in re.findall(r"<li>([^<]*)</li></ul>", page)] == [TAMPERED[query]]
+    assert shown(page) == ["7d", ""]  # the form says what is shown
+    assert '<h2 id="period">Last 7 days</h2>' in page
+    assert totals(page)[0] == 5
+    assert "\0" not in page
+    assert "99999" not in page
+    assert customer.get(f"{USAGE}csv/?{query}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "period"),
+    [("period=24h&period=30d", "30d"), ("asset=" + "a" * 201, "7d"), ("status=abc&%00=%00", "7d")],
+)
+def test_form_says_what_is_shown_whatever_else_was_sent(customer: Client, query: str, period: str) -> None:
+    page = customer.get(f"{USAGE}?{query}").content.decode()
+    assert shown(page) == [period, ""]
+    assert f'<h2 id="period">{PERIODS[period].title}</h2>' in page
+
+
+def shown(page: str) -> list[str]:
+    """Return the period and the key that the form has chosen."""
+    return re.findall(r'<option value="([^"]*)" selected', page)
 
 
 def test_plan_without_limits_is_said(client: Client) -> None:
