@@ -15,13 +15,14 @@ from trinity_site.reports.questions import DEFAULT_LIMIT, MOST_DAYS, MOST_ROWS
 SUMMARIES = {
     Kind.USAGE: "Every record of the account's answers, in the order of time",
     Kind.SUMMARY: "Figures of the account's answers, by hour, asset, source and more",
-    Kind.REPORT_USAGE: "Every record of the account's reports, in the order of time",
-    Kind.REPORT_SUMMARY: "Figures of the account's reports",
+    Kind.REPORT_USAGE: "Every answer to the account's questions for reports, in the order of time",
+    Kind.REPORT_SUMMARY: "Figures of the answers to the account's questions for reports",
 }
 ABOUT = (
     "A report is of the whole account, all of its keys; `key_id` narrows. It costs one of the account's "
     "reports of the month when its first byte is sent; pages behind a cursor belong to that of the first. "
-    "What is refused, or fails before that, costs nothing."
+    "What is refused, or fails before that, costs nothing. The two about reports tell every answer, whether "
+    "it cost one or not."
 )
 MEANINGS = {
     "at": "When it was answered.",

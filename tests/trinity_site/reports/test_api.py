@@ -126,6 +126,7 @@ async def test_pages_follow_the_link_and_cost_one_report(desk: Desk, logs: list[
         address = link.removeprefix("<").partition(">")[0]
     assert len(rows) == len(chosen(logs))
     assert await count_of(desk) == 1
+    assert [log.status for log in desk.world.spool.take()] == [200] * -(-len(rows) // 100)
 
 
 @pytest.mark.parametrize("spoilt", ["&asset=BTC", "&format=csv", "x"])
@@ -212,6 +213,7 @@ async def test_question_by_head_is_looked_at_and_costs_nothing(desk: Desk) -> No
     assert told.headers["ratelimit"].startswith('"reports";r=10')
     assert (await desk.ask("/reports/usage?limit=0", method="HEAD")).status == 400
     assert await count_of(desk) == 0
+    assert [log.status for log in desk.world.spool.take()] == [200, 400]
 
 
 async def test_report_that_fails_before_its_first_byte_costs_nothing(
