@@ -24,7 +24,7 @@ from billing import services
 from billing.authors import Author, Door
 from billing.exceptions import BillingError
 from billing.forms import NetworksField, RotateForm
-from billing.models import SCOPES, Account, ApiKey, MonthlyCount, Plan, SecurityEvent
+from billing.models import SCOPES, Account, ApiKey, MonthlyCount, Plan, ReportCount, SecurityEvent
 from billing.services import PLAN_COLUMNS, NewKey
 from billing.usage import month_of
 
@@ -431,6 +431,22 @@ class MonthlyCountAdmin(ReadOnlyAdmin):
     @display(description="Account")
     def account(self, count: MonthlyCount) -> str:
         return str(count.key.account)
+
+
+@admin.register(ReportCount)
+class ReportCountAdmin(ReadOnlyAdmin):
+    list_display = ("month", "account", "plan", "count", "cap")
+    list_filter = ("month", "account__plan", "account__report_addon")
+    list_select_related = ("account__user", "account__plan")
+    search_fields = ("account__user__username", "account__user__email")
+
+    @display(description="Plan", ordering="account__plan__position")
+    def plan(self, count: ReportCount) -> str:
+        return str(count.account.plan)
+
+    @display(description="Cap as of now")
+    def cap(self, count: ReportCount) -> str:
+        return _text(count.account.reports_per_month)
 
 
 @admin.register(SecurityEvent)

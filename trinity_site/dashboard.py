@@ -166,6 +166,10 @@ def may_view_counts(request: HttpRequest) -> bool:
     return request.user.has_perm("billing.view_monthlycount")
 
 
+def may_view_report_counts(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.view_reportcount")
+
+
 def may_view_quarantine(request: HttpRequest) -> bool:
     return request.user.has_perm("telemetry.view_quarantined")
 

@@ -9,8 +9,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from billing import keys
-from billing.models import Account, ApiKey, MonthlyCount, Plan, SecurityEvent
+from billing import keys, reports
+from billing.models import Account, ApiKey, MonthlyCount, Plan, ReportCount, SecurityEvent
 from billing.rows import key_page
 from billing.security import Attempt, record
 from billing.services import revoke_key, rotate_key
@@ -20,12 +20,14 @@ from tests.billing.customers import AUTHOR, fresh, make_account, make_key
 pytestmark = pytest.mark.usefixtures("plans", "_rows")
 PLANS, ACCOUNTS, KEYS = "/admin/billing/plan/", "/admin/billing/account/", "/admin/billing/apikey/"
 COUNTS, EVENTS = "/admin/billing/monthlycount/", "/admin/billing/securityevent/"
+REPORTS = "/admin/billing/reportcount/"
 TEXT = re.compile(r"tb_live_[0-9A-Za-z]{38}")
 
 
 @pytest.fixture
 def _rows(plans: None) -> None:
     key = make_key(networks=["192.0.2.0/24"]).key
+    reports.take(account_id=key.account_id, month=202611)
     save_counts(node="BeastMain", month=month_of(timezone.now()), counts={key.pk: 4_321})
     record([Attempt(SecurityEvent.Kind.KEY_UNKNOWN, "192.0.2.66", count=17)])
 
@@ -54,6 +56,8 @@ def form_of(client: Client, path: str) -> dict[str, Any]:  # Any: form values
         f"{KEYS}?state=revoked",
         COUNTS,
         f"{COUNTS}?node=BeastMain&q=bot",
+        REPORTS,
+        f"{REPORTS}?month=202611&account__plan__id__exact=1&account__report_addon__exact=0&q=ada",
         EVENTS,
         f"{EVENTS}?kind__exact=key_unknown&q=192.0.2",
     ],
@@ -77,7 +81,7 @@ def test_question_about_a_key_renders(admin_client: Client, page: str) -> None:
 
 def test_sidebar_has_the_pages(admin_client: Client) -> None:
     page = admin_client.get(KEYS).content.decode()
-    for path in (PLANS, ACCOUNTS, KEYS, COUNTS, EVENTS):
+    for path in (PLANS, ACCOUNTS, KEYS, COUNTS, REPORTS, EVENTS):
         assert f'href="{path}"' in page
 
 
@@ -88,7 +92,9 @@ def test_lists_show_what_matters(admin_client: Client) -> None:
     assert "$300/month" in admin_client.get(PLANS).content.decode()
 
 
-@pytest.mark.parametrize(("model", "path"), [(MonthlyCount, COUNTS), (SecurityEvent, EVENTS)])
+@pytest.mark.parametrize(
+    ("model", "path"), [(MonthlyCount, COUNTS), (ReportCount, REPORTS), (SecurityEvent, EVENTS)]
+)
 def test_records_can_be_read_and_nothing_else(admin_client: Client, model: type[Any], path: str) -> None:
     pk = model.objects.get().pk
     assert admin_client.get(f"{path}{pk}/change/").status_code == 200
@@ -97,6 +103,26 @@ def test_records_can_be_read_and_nothing_else(admin_client: Client, model: type[
         assert admin_client.get(f"{path}{page}").status_code == 403
     admin_client.post(path, {"action": "delete_selected", "_selected_action": [pk]})
     assert model.objects.count() == 1
+
+
+def test_reports_are_listed_with_the_cap_that_holds_now(admin_client: Client) -> None:
+    account = ReportCount.objects.get().account
+    for _ in range(2):
+        reports.take(account_id=account.pk, month=202611)
+    reports.take(account_id=make_account("bob@example.com").pk, month=202611)
+
+    def rows(query: str = "") -> list[list[str]]:
+        page = admin_client.get(f"{REPORTS}{query}").content.decode()
+        found = [
+            re.findall(r'class="[^"]*field-\w+[^"]*"[^>]*>(.*?)</t[hd]>', one, re.DOTALL)
+            for one in page.split("<tr")
+        ]
+        return [[re.sub(r"<[^>]+>|\s+", " ", cell).strip() for cell in row] for row in found if row]
+
+    cap, name = str(account.reports_per_month), str(account)
+    assert [row[1:2] + row[3:] for row in rows()] == [[name, "3", cap], ["bob@example.com", "1", "10"]]
+    Account.objects.filter(pk=account.pk).update(report_addon=True)
+    assert [row[3:] for row in rows(f"?q={name}")] == [["3", "none"]]
 
 
 @pytest.mark.parametrize(("model", "path"), [(Plan, PLANS), (Account, ACCOUNTS), (ApiKey, KEYS)])

@@ -354,6 +354,12 @@ UNFOLD = {
                         "link": reverse_lazy("admin:billing_monthlycount_changelist"),
                         "permission": "trinity_site.dashboard.may_view_counts",
                     },
+                    {
+                        "title": "Reports",
+                        "icon": "description",
+                        "link": reverse_lazy("admin:billing_reportcount_changelist"),
+                        "permission": "trinity_site.dashboard.may_view_report_counts",
+                    },
                 ],
             },
             {
