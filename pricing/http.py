@@ -23,7 +23,6 @@ from pricing.health import exchange_ages_ms, readiness
 from pricing.messages import (
     LIVE,
     ClientGone,
-    Header,
     Receive,
     Response,
     Scope,
@@ -33,7 +32,7 @@ from pricing.messages import (
     read_json,
     refuse,
 )
-from pricing.metrics import CONTENT_TYPE, Metrics
+from pricing.metrics import FIELDS, Metrics
 from pricing.problems import Problem
 from pricing.protocol import (
     PriceAnswer,
@@ -60,7 +59,6 @@ STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
 _LABEL = '","quote":"{quote}","source":"{source}","exchange":"{exchange}","timestamp":"'
 UNEXPECTED = Problem("internal_error", "The error has been logged; please try again.")
 
-_TEXT: tuple[Header, ...] = ((b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"))
 
 logger = logging.getLogger(__name__)
 
@@ -294,7 +292,7 @@ class PriceApi:
         return Response(200 if ready else 503, render_json(rows), LIVE)
 
     async def _scrape(self, scope: Scope, receive: Receive) -> Response:
-        return Response(200, self._metrics.render(), _TEXT)
+        return Response(200, self._metrics.render(), FIELDS)
 
 
 def make_fast_path(

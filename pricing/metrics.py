@@ -17,7 +17,11 @@ from telemetry.rates import SECOND_NS, doublings
 from telemetry.spool import SpoolState
 from telemetry.traffic import Counted
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+FIELDS: tuple[tuple[bytes, bytes], ...] = (
+    (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+)
+"""With which HTTP answers what is rendered here."""
 
 
 class FeedFigures(msgspec.Struct):

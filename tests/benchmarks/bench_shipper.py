@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import mmap
 import os
 import random
 import signal
@@ -21,20 +20,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from telemetry._spool import HEADER_BYTES, HTTP, RECORD_BYTES, UDP, WS, Appender, UsageLog, make_header
+from telemetry._spool import HEADER_BYTES, HTTP, RECORD_BYTES, UDP, WS, UsageLog
 from telemetry.backlog import Backlog
 from telemetry.carriers import Queued
 from telemetry.documents import encode
 from telemetry.envelope import pack
 from telemetry.packing import Packing
 from telemetry.parameters import ShipperParameters, SpoolParameters
-from telemetry.segments import segment_name
 from telemetry.spool import Spool
 from tests.benchmarks.bench_board import compile_beside
+from tests.benchmarks.segments import fill_segment
 from tests.fakes.sqs_proxy import SqsProxy
 from tests.ministack import Ministack, install
 
@@ -145,20 +145,9 @@ def bill(records: int, sizes: list[int]) -> dict[str, Any]:
 
 
 def make_backlog(appends: ModuleType, root: Path, segments: int) -> None:
-    (root / "1").mkdir(parents=True)
     for number in range(1, segments + 1):
-        with (root / "1" / segment_name(number)).open("w+b") as file:
-            file.truncate(SEGMENT_BYTES)
-            file.write(make_header("Bench", 1, number, SEGMENT_BYTES, 1))
-            file.flush()
-            memory = mmap.mmap(file.fileno(), SEGMENT_BYTES)
-        appender = Appender()
-        appender.publish(memory)
-        appends.append_all(
-            appender, CAPACITY - (number % 16 == 0)
-        )  # the last record of a dead writer is missing
-        del appender
-        memory.close()
+        records = CAPACITY - (number % 16 == 0)  # the last record of a dead writer is missing
+        fill_segment(root, number, SEGMENT_BYTES, partial(appends.append_all, count=records)).close()
 
 
 @contextmanager

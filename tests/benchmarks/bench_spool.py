@@ -27,9 +27,10 @@ from typing import Any
 
 from telemetry._spool import HEADER_BYTES, RECORD_BYTES, Appender, UsageLog, make_header
 from telemetry.parameters import SpoolParameters
-from telemetry.segments import MOST, Segment, find_segments, segment_name
+from telemetry.segments import MOST, Segment, find_segments
 from telemetry.spool import Spool
 from tests.benchmarks.bench_board import compile_beside
+from tests.benchmarks.segments import fill_segment
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 CAPACITY = (SEGMENT_BYTES - HEADER_BYTES) // RECORD_BYTES
@@ -151,20 +152,13 @@ def read_all(path: Path) -> int:
 
 
 def make_backlog(appends: ModuleType, root: Path, segments: int) -> None:
-    (root / "1").mkdir(parents=True)
-    for number in range(1, segments + 1):
-        with (root / "1" / segment_name(number)).open("w+b") as file:
-            file.truncate(SEGMENT_BYTES)
-            file.write(make_header("Bench", 1, number, SEGMENT_BYTES, 1))
-            file.flush()
-            memory = mmap.mmap(file.fileno(), SEGMENT_BYTES)
-        appender = Appender()
-        appender.publish(memory)
+    def fill(appender: Appender) -> None:
         appends.append_all(appender, 4_096)
         if number % 2:
             appender.close()  # seals; the others are let go of as a killed writer does
-        del appender
-        memory.flush()
+
+    for number in range(1, segments + 1):
+        fill_segment(root, number, SEGMENT_BYTES, fill).flush()
 
 
 def measure_backlog(appends: ModuleType, root: Path, segments: int) -> dict[str, float]:

@@ -27,18 +27,6 @@ DAY_NS = 86_400_000_000_000
 USAGE = "/account/usage/"
 
 
-@pytest.fixture
-def account(db: None, plans: None) -> Account:
-    return make_account()
-
-
-@pytest.fixture
-def customer(account: Account) -> Client:
-    client = Client()
-    client.force_login(account.user)
-    return client
-
-
 def answers(
     account: Account, key_id: int, count: int, *, days_ago: int = 0, status: int = 200, asset: str = "BTC"
 ) -> None:

@@ -18,18 +18,6 @@ TEXT = re.compile(r"tb_live_[0-9A-Za-z]{38}")
 FORM = {"name": "price bot", "scopes": ["prices"], "networks": "192.0.2.0/24\n2001:db8::1"}
 
 
-@pytest.fixture
-def account(db: None, plans: None) -> Account:
-    return make_account()
-
-
-@pytest.fixture
-def customer(account: Account) -> Client:
-    client = Client()
-    client.force_login(account.user)
-    return client
-
-
 def shown_key(page: bytes) -> str:
     found = set(TEXT.findall(page.decode()))
     assert len(found) == 1

@@ -12,7 +12,6 @@ import os
 import random
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,9 @@ from pricing._finder import Finder
 from pricing.http import make_fast_path
 from telemetry._counters import Counters
 from telemetry.recorder import Recorder
-from telemetry.spool import Spool
 from tests.pricing.doubles import KEYS, START_MONO_NS, START_WALL_NS, World, ask
 from tests.pricing.test_http import make_api
-from tests.telemetry.spooling import SIZE, SMALL, make_spool
+from tests.telemetry.spooling import SIZE, SMALL, keep_ready, make_spool
 from udp_engine import slow, wire
 from udp_engine._batch import Batch, Question
 
@@ -38,16 +36,6 @@ HOME = bytes(10) + b"\xff\xff\xc0\x00\x02\x07", 50_000, START_MONO_NS, START_WAL
 def mapped(path: Path) -> mmap.mmap:
     with path.open("r+b") as file:
         return mmap.mmap(file.fileno(), 0)
-
-
-def keep_ready(spool: Spool) -> None:
-    turn = 0
-    while True:
-        spool.prepare()
-        turn += 1
-        if turn % 4 == 0:
-            spool.sync()
-        time.sleep(0.0005)
 
 
 class Worker:

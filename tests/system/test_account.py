@@ -12,7 +12,7 @@ from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_
 from playwright.sync_api import Browser, expect
 
 from billing import keys
-from tests.system.browser import Keyboard, Visitor, code_for, first_administrator, open_browser
+from tests.system.browser import Keyboard, Visitor, code_for
 from tests.system.nodes import Node, started_node, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.quiet, pytest.mark.system, pytest.mark.timeout(180)]
@@ -34,12 +34,6 @@ def node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[N
     with started_node(folder, database, TRINITY_STAFF_SECOND_FACTOR="1") as node:
         wait_until(node.is_live, lambda: node.said)
         yield node
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(params=SCHEMES)
@@ -156,11 +150,6 @@ def used(person: Keyboard) -> int:
     """Return what the page, opened anew, shows of the month."""
     person.page.reload()
     return int(person.page.locator("[data-used]").inner_text().split()[0])
-
-
-@pytest.fixture(scope="module")
-def administrator(node: Node) -> dict[str, str]:
-    return first_administrator(node)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from billing import keys
 from billing.demo import BURST
-from tests.system.browser import PATIENCE_MS, Visitor, first_administrator, open_browser
-from tests.system.nodes import Node, started_node, wait_until
+from tests.system.browser import PATIENCE_MS, Visitor
+from tests.system.nodes import Node, wait_until
 from tests.system.screenshots import MOST_BYTES, take_pictures
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(120)]
@@ -29,24 +29,6 @@ STAFF = (
 )
 KEY = re.compile(r"tb_live_[0-9A-Za-z]{8}")
 MORE_EXCHANGES = Path(__file__).parents[2] / "exchanges" / "fixtures" / "more"
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Node]:
-    with started_node(tmp_path_factory.mktemp("node"), database) as node:
-        wait_until(node.is_live, lambda: node.said)
-        yield node
-
-
-@pytest.fixture(scope="module")
-def administrator(node: Node) -> dict[str, str]:
-    return first_administrator(node)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

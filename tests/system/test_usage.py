@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.system.browser import Keyboard, Visitor, code_for, first_administrator, open_browser
-from tests.system.nodes import Node, started_node, wait_until
+from tests.system.browser import Keyboard, Visitor, code_for
+from tests.system.nodes import Node, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(180)]
 SCHEMES = ("light", "dark")
@@ -27,24 +27,6 @@ from telemetry.ledger import set_aside
 from tests.telemetry.usage import make_envelope, make_logs, make_records
 set_aside(encode(pack(make_envelope(make_records(make_logs(7)), segment="1-{number}"))), "an old fault")
 """
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Node]:
-    with started_node(tmp_path_factory.mktemp("node"), database) as node:
-        wait_until(node.is_live, lambda: node.said)
-        yield node
-
-
-@pytest.fixture(scope="module")
-def administrator(node: Node) -> dict[str, str]:
-    return first_administrator(node)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(params=SCHEMES)

@@ -12,18 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from telemetry.spool import Spool
-from tests.telemetry.spooling import make_log, make_spool
-
-
-def keep_ready(spool: Spool) -> None:
-    turn = 0
-    while True:
-        spool.prepare()
-        turn += 1
-        if turn % 4 == 0:
-            spool.sync()
-        time.sleep(0.0005)
+from tests.telemetry.spooling import keep_ready, make_log, make_spool
 
 
 def main(root: Path, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ class SpoolInMemory:
 
 def make_spool(root: Path, **options: Any) -> Spool:
     return Spool(root, **({"node": NODE, "row": ROW, "parameters": SMALL} | options))
+
+
+def keep_ready(spool: Spool) -> None:
+    """See to the files of *spool* for ever, for a thread beside the one that appends."""
+    turn = 0
+    while True:
+        spool.prepare()
+        turn += 1
+        if turn % 4 == 0:
+            spool.sync()
+        time.sleep(0.0005)
 
 
 def write_segment(root: Path, records: int, *, sealed: bool = True) -> Path:

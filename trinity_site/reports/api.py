@@ -33,7 +33,7 @@ from pricing.messages import (
     other_method,
     refuse,
 )
-from pricing.metrics import CONTENT_TYPE, Metrics
+from pricing.metrics import FIELDS, Metrics
 from pricing.problems import Problem
 from pricing.protocol import parse_nothing, render_json, render_time, shorten
 from telemetry._counters import LRS_REQUESTS, QUOTA_EXCEEDED
@@ -57,7 +57,6 @@ EXPOSED: Header = (
     b"access-control-expose-headers",
     b"ratelimit-policy, ratelimit, retry-after, link, content-disposition",
 )
-_TEXT: tuple[Header, ...] = ((b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"))
 _UNAVAILABLE = Problem(
     "reports_unavailable", "The database does not answer, or not in time; nothing was taken from the month."
 )
@@ -254,7 +253,7 @@ class ReportApi:
         return Response(200 if filled and answers else 503, render_json(document), LIVE)
 
     async def _scrape(self, scope: Scope, receive: Receive, stack: AsyncExitStack) -> Response:
-        return Response(200, self._metrics.render(), _TEXT)
+        return Response(200, self._metrics.render(), FIELDS)
 
 
 class Client:
