@@ -52,6 +52,7 @@ cdef enum:
     COUNT_BITS = 46                    # of a count below its month, and of milliseconds
     EMISSION_BITS = 44                 # of a rate below its burst
     READ_TRIES = 8
+    MILLISECOND_NS = 1_000_000
 
 cdef struct Header:                    # 128 bytes
     uint64_t magic                     # "TRGATE01"; stored last when a gate is formatted
@@ -111,28 +112,13 @@ cdef struct GateVerdict:               # what billing._gate.Verdict has
     uint64_t retry_after_ns            # of a 429
 
 
-# Whether every key and count is in it. Who judges asks this first: before, a key may be missing, or its count.
-cdef inline bint gate_is_filled(const GateMemory* gate) noexcept nogil:
-    return gate.header != NULL and load(&gate.header.month, ACQUIRE) >> COUNT_BITS != 0
+cdef inline uint64_t low_bits(int bits) noexcept nogil:
+    """So many ones: what a word that holds two numbers is cut with."""
+    return (<uint64_t>1 << bits) - 1
 
 
-# Judges a key's text and, where *take* is set, takes and counts the request. *address*: 16 bytes, or NULL for unknown.
-cdef int gate_admit(
-    const GateMemory* gate, const char* key, size_t length, uint64_t mono_ns, uint64_t wall_s,
-    uint8_t scope, const uint8_t* address, bint take, GateVerdict* out
-) noexcept nogil
-
-# The same for who already knows the SHA-256: 32 bytes.
-cdef int gate_admit_digest(
-    const GateMemory* gate, const uint8_t* digest, uint64_t mono_ns, uint64_t wall_s,
-    uint8_t scope, const uint8_t* address, bint take, GateVerdict* out
-) noexcept nogil
-
-# In three steps, for who has something else to do while the memory brings what is asked for: hash a key (0: it is none) …
-cdef bint gate_hash(const GateMemory* gate, const char* key, size_t length, uint8_t* digest) noexcept nogil
-
-# … have its row brought, and then gate_admit_digest.
-cdef void gate_fetch(const GateMemory* gate, const uint8_t* digest) noexcept nogil
+cdef const uint8_t* digest_of(bytes digest) except NULL
+cdef tuple networks_of(const GateMemory* gate, uint64_t word)
 
 
 cdef class Gate:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from billing._gate import GateWriter
+from billing._gate_writer import GateWriter
 from billing.store import Store
 from billing.tally import Tally
 from telemetry.seldom import Seldom

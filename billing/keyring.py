@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from billing._gate import GateKey, GateWriter
+from billing._gate import GateKey
+from billing._gate_writer import GateWriter
 from billing.counts import Counts
 from billing.exceptions import SharingError
 from billing.months import Month, MonthGuard

@@ -11,15 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing._gate import (
-    MAX_BURST,
-    MAX_COUNT,
-    PARTNER,
-    SCOPE_PRICES,
-    SCOPE_REPORTS,
-    GateKey,
-    GateWriter,
-)
+from billing._gate import MAX_BURST, MAX_COUNT, PARTNER, SCOPE_PRICES, SCOPE_REPORTS, GateKey
+from billing._gate_writer import GateWriter
 from billing.admission import pack_network
 from billing.exceptions import GateFull
 from billing.ratelimit import SECOND_NS, emission_ns

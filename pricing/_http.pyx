@@ -8,9 +8,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from billing._gate cimport (
-    ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict, gate_admit_digest, gate_fetch, gate_hash, gate_is_filled,
-)
+from billing._admission cimport gate_admit_digest, gate_fetch, gate_hash, gate_is_filled
+from billing._gate cimport ADMITTED, KEY_BYTES, SCOPE_PRICES, Gate, GateVerdict
 from pricing._board cimport PriceCopy, age_of
 from pricing._finder cimport Finder, Label
 from pricing._text cimport (

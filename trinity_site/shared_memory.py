@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from billing._gate import Gate, GateWriter, check_gate, format_gate, gate_size
+from billing._gate import Gate, check_gate, format_gate, gate_size
+from billing._gate_writer import GateWriter
 from pricing._board import BoardReader, BoardWriter, board_size, format_board
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
 from telemetry.exceptions import LayoutError

@@ -4,10 +4,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strerror, strlen
 
-from billing._gate cimport (
-    ADMITTED, EXPIRED, QUOTA_EXCEEDED, RATE_LIMITED, REVOKED, SCOPE_PRICES, SCOPE_REPORTS, gate_admit_digest, gate_fetch,
-    gate_hash, gate_is_filled,
-)
+from billing._admission cimport gate_admit_digest, gate_fetch, gate_hash, gate_is_filled
+from billing._gate cimport ADMITTED, EXPIRED, QUOTA_EXCEEDED, RATE_LIMITED, REVOKED, SCOPE_PRICES, SCOPE_REPORTS
 from pricing._board cimport age_of
 from pricing._finder cimport Label
 from pricing._text cimport CLOCK_MONOTONIC, Text, put, put_number, read_clock_ns, read_clocks_ns

@@ -17,7 +17,9 @@ from pathlib import Path
 from types import ModuleType
 
 from billing import keys
-from billing._gate import Gate, GateKey, GateWriter, hash_key
+from billing._admission import hash_key
+from billing._gate import Gate, GateKey
+from billing._gate_writer import GateWriter
 from tests.benchmarks.bench_board import compile_beside, per_call_ns
 from trinity_site.shared_memory import open_gate, open_gate_writer
 

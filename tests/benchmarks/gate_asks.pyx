@@ -1,9 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Questions to a gate without Python in between; compiled by bench_gate.py when it runs."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
-from billing._gate cimport (
-    ACQUIRE, ADMITTED, KEY_BYTES, RELAXED, SCOPE_PRICES, Gate, GateVerdict, gate_admit, gate_admit_digest, load,
-)
+from billing._admission cimport gate_admit, gate_admit_digest
+from billing._gate cimport ACQUIRE, ADMITTED, KEY_BYTES, RELAXED, SCOPE_PRICES, Gate, GateVerdict, load
 
 
 def admit_all(Gate gate, list keys, uint64_t mono_ns):

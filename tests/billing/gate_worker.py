@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from billing import keys
-from billing._gate import SCOPE_PRICES, GateKey, GateWriter
+from billing._gate import SCOPE_PRICES, GateKey
+from billing._gate_writer import GateWriter
 from billing.admission import pack_network
 from telemetry._counters import BG_WORK_COMPLETED, BG_WORK_SUBMITTED
 from trinity_site.shared_memory import open_counters, open_gate, open_gate_writer

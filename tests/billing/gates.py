@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from billing import keys
-from billing._gate import Gate, GateWriter, Verdict, format_gate, gate_size
+from billing._gate import Gate, Verdict, format_gate, gate_size
+from billing._gate_writer import GateWriter
 from billing.keyring import Rhythm
 from billing.months import month_at
 from billing.rows import KeyRow

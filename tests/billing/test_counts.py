@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from billing import counts as module
-from billing._gate import Gate, GateWriter
+from billing._gate import Gate
+from billing._gate_writer import GateWriter
 from billing.counts import Counts
 from billing.exceptions import SharingError
 from billing.placing import Placer

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from billing import keys
+from billing._admission import hash_key
 from billing._gate import (
     ADMITTED,
     EXPIRED,
@@ -33,14 +34,13 @@ from billing._gate import (
     WRONG_SCOPE,
     Gate,
     GateKey,
-    GateWriter,
     Usage,
     Verdict,
     check_gate,
     format_gate,
     gate_size,
-    hash_key,
 )
+from billing._gate_writer import GateWriter
 from billing.admission import pack_address, pack_network
 from billing.exceptions import GateFull
 from telemetry.exceptions import LayoutError

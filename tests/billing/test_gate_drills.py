@@ -16,16 +16,8 @@ from pathlib import Path
 import pytest
 
 from billing import keys
-from billing._gate import (
-    ADMITTED,
-    PARTNER,
-    SCOPE_PRICES,
-    UNKNOWN,
-    WRONG_NETWORK,
-    Gate,
-    GateKey,
-    GateWriter,
-)
+from billing._gate import ADMITTED, PARTNER, SCOPE_PRICES, UNKNOWN, WRONG_NETWORK, Gate, GateKey
+from billing._gate_writer import GateWriter
 from billing.admission import pack_address
 from telemetry._counters import CounterReader
 from tests.billing.gate_worker import NODE, ROWS, TEXTS, VARIANTS, fill

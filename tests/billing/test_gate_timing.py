@@ -19,7 +19,8 @@ from contextlib import contextmanager
 import pytest
 
 from billing import keys
-from billing._gate import MALFORMED, UNKNOWN, GateKey, GateWriter, format_gate, gate_size
+from billing._gate import MALFORMED, UNKNOWN, GateKey, format_gate, gate_size
+from billing._gate_writer import GateWriter
 from billing.keys import ALPHABET
 
 pytestmark = pytest.mark.quiet

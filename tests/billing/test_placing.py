@@ -4,16 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from billing._gate import (
-    MAX_BURST,
-    MAX_COUNT,
-    PARTNER,
-    SCOPE_PRICES,
-    SCOPE_REPORTS,
-    Gate,
-    GateKey,
-    GateWriter,
-)
+from billing._gate import MAX_BURST, MAX_COUNT, PARTNER, SCOPE_PRICES, SCOPE_REPORTS, Gate, GateKey
+from billing._gate_writer import GateWriter
 from billing.placing import MOST_SECONDS, Placer, ended_s, gate_key, group_of
 from billing.rows import KeyRow
 from billing.tally import Tally

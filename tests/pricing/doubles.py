@@ -11,7 +11,8 @@ import msgspec
 from typing_extensions import Buffer
 
 from billing import keys
-from billing._gate import PARTNER, SCOPE_PRICES, SCOPE_REPORTS, GateKey, GateWriter, format_gate, gate_size
+from billing._gate import PARTNER, SCOPE_PRICES, SCOPE_REPORTS, GateKey, format_gate, gate_size
+from billing._gate_writer import GateWriter
 from billing.admission import pack_network
 from billing.demo import DemoTokens
 from billing.ratelimit import SECOND_NS, emission_ns

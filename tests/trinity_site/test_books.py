@@ -14,7 +14,8 @@ from django.conf import LazySettings
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from billing._gate import GateKey, GateWriter
+from billing._gate import GateKey
+from billing._gate_writer import GateWriter
 from billing.demo import FIRST_KEY_ID
 from billing.models import MonthlyCount
 from billing.seeding import seed_plans
