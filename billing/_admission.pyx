@@ -4,14 +4,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from billing._crc32 cimport crc32_fill_tables, crc32_of
 from billing._gate cimport (
     ADMITTED, EMISSION_BITS, EXPIRED, FREE, KEY_BYTES, LIVE, MALFORMED, PARTNER, QUOTA_EXCEEDED, RATE_LIMITED, READ_TRIES,
     REVOKED, UNKNOWN, WRONG_NETWORK, WRONG_SCOPE, NetworkList, fence, fetch, low_bits, store, swap,
 )
-
-cdef extern from "_crc32.h":
-    void crc32_fill_tables() noexcept
-    uint32_t crc32_of(const void* text, size_t length) noexcept nogil
 
 cdef extern from "_sha256.h":
     ctypedef void (*sha256_blocks_fn)(uint32_t* state, const uint8_t* data, size_t blocks) noexcept nogil

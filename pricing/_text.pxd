@@ -1,6 +1,10 @@
 """Bytes that compiled modules read and write alike: kinds of characters, names, numbers, clocks. All of it is inlined."""
+from cpython.exc cimport PyErr_Clear
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size)    # NULL, with an error set, for lone surrogates
 
 cdef extern from *:
     """
@@ -84,3 +88,11 @@ cdef inline void put_digits(char* at, uint32_t value, int digits) noexcept nogil
     for i in range(digits - 1, -1, -1):
         at[i] = <char>(c"0" + value % 10)
         value //= 10
+
+
+cdef inline const char* utf8_of(str text, Py_ssize_t* length) noexcept:
+    """UTF-8 of *text*, owned by it; NULL for what has none (a lone surrogate), which is no name."""
+    cdef const char* data = PyUnicode_AsUTF8AndSize(text, length)
+    if data is NULL:
+        PyErr_Clear()
+    return data

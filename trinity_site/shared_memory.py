@@ -22,7 +22,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from billing._gate import Gate, check_gate, format_gate, gate_size
 from billing._gate_writer import GateWriter
-from pricing._board import BoardReader, BoardWriter, board_size, format_board
+from pricing._board import BoardReader, board_size, format_board
+from pricing._board_writer import BoardWriter
 from telemetry._counters import CounterReader, Counters, counters_size, format_counters
 from telemetry.exceptions import LayoutError
 from trinity_site.exceptions import RowTaken, SecondWriter, SegmentError

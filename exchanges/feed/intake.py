@@ -12,7 +12,8 @@ from exchanges.feed.decode import Faults
 from exchanges.feed.guard import OLDER, Guard, PeerPrices
 from exchanges.feed.spec import FeedSpec, Listing
 from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS, RefusedTick
-from pricing._board import BoardWriter, Price
+from pricing._board import Price
+from pricing._board_writer import BoardWriter
 from pricing.exceptions import BoardFull
 from pricing.tick import Tick
 

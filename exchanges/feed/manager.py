@@ -19,7 +19,8 @@ from exchanges.feed.intake import Intake
 from exchanges.feed.line import Line, Redialling
 from exchanges.feed.spec import FeedSpec, Listing
 from exchanges.feed.status import FeedStatus, NodeStatus, encode_status
-from pricing._board import STATUS_BYTES, BoardWriter
+from pricing._board import STATUS_BYTES
+from pricing._board_writer import BoardWriter
 from pricing.exceptions import BoardFull
 from telemetry._counters import FEED_RECONNECTS, FEED_TICKS
 from telemetry.running import repeat

@@ -22,7 +22,8 @@ from types import ModuleType
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension
 
-from pricing._board import BoardReader, BoardWriter
+from pricing._board import BoardReader
+from pricing._board_writer import BoardWriter
 from telemetry._counters import TCP_REQUESTS, Counters, counters_size, format_counters
 from trinity_site.shared_memory import open_board_reader, open_board_writer
 

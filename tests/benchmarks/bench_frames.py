@@ -21,7 +21,8 @@ from exchanges.simulator.dialects import DIALECTS
 from exchanges.simulator.markets import MARKETS
 from exchanges.simulator.tape import Tape
 from exchanges.simulator.walk import Walk
-from pricing._board import BoardWriter, board_size, format_board
+from pricing._board import board_size, format_board
+from pricing._board_writer import BoardWriter
 
 FEEDS = Path(__file__).resolve().parents[2] / "exchanges" / "fixtures" / "feeds"
 EXCHANGES = ("coinbase", "gemini", "kraken", "gateio", "bybit", "okx")

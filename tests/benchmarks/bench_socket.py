@@ -26,7 +26,8 @@ from exchanges.feed.connection import FeedConnection, Network
 from exchanges.feed.intake import Intake
 from exchanges.feed.protocol import FeedProtocol
 from exchanges.feed.spec import Listing
-from pricing._board import BoardWriter, board_size, format_board
+from pricing._board import board_size, format_board
+from pricing._board_writer import BoardWriter
 from tests.benchmarks.bench_frames import ASSET, STEP_NS, shipped, single_trade_frames
 
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3

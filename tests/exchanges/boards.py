@@ -4,7 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from exchanges.feed.status import FeedStatus, NodeStatus, encode_status
-from pricing._board import STATUS_BYTES, BoardWriter, board_size, format_board
+from pricing._board import STATUS_BYTES, board_size, format_board
+from pricing._board_writer import BoardWriter
 
 NOW_NS = 1_000_000_000_000
 """CLOCK_MONOTONIC of a test."""

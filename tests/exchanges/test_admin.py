@@ -16,7 +16,7 @@ from exchanges.feed.spec import SpecError
 from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.models import ExchangeAsset, ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed
-from pricing._board import BoardWriter
+from pricing._board_writer import BoardWriter
 from tests.exchanges.boards import WALL_NS, make_board, state_with, write_price
 from tests.exchanges.rows import feed_row
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pricing._board import MAX_EXCHANGES, BoardWriter
+from pricing._board import MAX_EXCHANGES
+from pricing._board_writer import BoardWriter
 from trinity_site.shared_memory import open_board_writer
 
 NODE, SLOTS, CROWDED_SLOTS = "Drill", 8, 128

@@ -16,7 +16,8 @@ from billing._gate_writer import GateWriter
 from billing.admission import pack_network
 from billing.demo import DemoTokens
 from billing.ratelimit import SECOND_NS, emission_ns
-from pricing._board import BoardWriter, board_size, format_board
+from pricing._board import board_size, format_board
+from pricing._board_writer import BoardWriter
 from pricing.admission import Admission
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo
 from pricing.parameters import MS, Parameters

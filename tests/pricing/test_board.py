@@ -19,11 +19,11 @@ from pricing._board import (
     PRICE_BYTES,
     STATUS_BYTES,
     BoardReader,
-    BoardWriter,
     Price,
     board_size,
     format_board,
 )
+from pricing._board_writer import BoardWriter
 from pricing.exceptions import BoardFull, LayoutError
 from tests.twins import board as twin
 

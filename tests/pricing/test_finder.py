@@ -8,7 +8,8 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from pricing._board import MAX_EXCHANGES, BoardWriter, board_size, format_board
+from pricing._board import MAX_EXCHANGES, board_size, format_board
+from pricing._board_writer import BoardWriter
 from pricing._finder import Finder
 from pricing.parameters import MS
 from tests.pricing.doubles import KEYS, START_MONO_NS, START_WALL_NS, Clock, make_gate

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from exchanges.feed.status import FeedStatus
-from pricing._board import BoardWriter
+from pricing._board_writer import BoardWriter
 from pricing.catalogue import AssetInfo, Catalogue, ExchangeInfo, ListingInfo, PublicView
 from pricing.parameters import Parameters
 from tests.exchanges.boards import make_board

@@ -15,7 +15,7 @@ from billing.security import Attempt, record
 from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.models import ExchangeFeed
 from exchanges.services import Author, Door, save_assets, save_feed, toggle_feed
-from pricing._board import BoardWriter
+from pricing._board_writer import BoardWriter
 from telemetry._counters import DROPPED_EMPTY
 from telemetry.ledger import set_aside
 from telemetry.models import Quarantined

@@ -8,7 +8,7 @@ import pytest
 
 from exchanges.feed.status import FeedStatus, RefusedTick
 from exchanges.live import read_live
-from pricing._board import BoardWriter
+from pricing._board_writer import BoardWriter
 from pricing.catalogue import AssetInfo, Catalogue, ListingInfo, PublicView
 from pricing.parameters import Parameters
 from telemetry._counters import (

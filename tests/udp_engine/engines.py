@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 from billing import keys
 from billing.admission import pack_address
 from billing.ratelimit import SECOND_NS, Rate
-from pricing import _board
+from pricing._board import board_size, format_board
+from pricing._board_writer import BoardWriter
 from pricing._finder import Finder
 from pricing.catalogue import PublicView
 from pricing.parameters import MS
@@ -85,11 +86,11 @@ class Engines:
     """Both, after the same past. Everything that is done to one is done to the other."""
 
     def __init__(self, *, is_filled: bool = True, are_summaries: bool = False) -> None:
-        memories = [bytearray(_board.board_size(64)) for _ in range(2)]
+        memories = [bytearray(board_size(64)) for _ in range(2)]
         for memory in memories:
-            _board.format_board(memory, 64)
+            format_board(memory, 64)
         self.boards: tuple[Any, Any] = (  # Any: one interface, two modules
-            _board.BoardWriter(memories[0], 1, START_MONO_NS),
+            BoardWriter(memories[0], 1, START_MONO_NS),
             board_twin.BoardWriter(memories[1], 1, START_MONO_NS),
         )
         for board in self.boards:

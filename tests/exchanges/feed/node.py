@@ -23,7 +23,8 @@ from exchanges.feed.manager import FeedManager, Rhythm
 from exchanges.feed.spec import FeedSpec, Listing, parse_feed
 from exchanges.feed.status import FeedStatus, NodeStatus, decode_status
 from exchanges.simulator.server import Simulator
-from pricing._board import BoardWriter, Price, board_size, format_board
+from pricing._board import Price, board_size, format_board
+from pricing._board_writer import BoardWriter
 
 FIXTURES = Path(__file__).parents[3] / "exchanges" / "fixtures"
 SIX = ("coinbase", "gemini", "kraken", "gateio", "bybit", "okx")

@@ -8,7 +8,8 @@ from typing import Any
 from exchanges.feed.decode import Fault, Faults
 from exchanges.feed.intake import FRESH_NS, KEPT_PER_REASON, Intake
 from exchanges.feed.status import RECENT_REFUSALS, TEXT_CHARACTERS
-from pricing._board import MAX_EXCHANGES, BoardWriter, board_size, format_board
+from pricing._board import MAX_EXCHANGES, board_size, format_board
+from pricing._board_writer import BoardWriter
 from pricing.tick import Tick
 from tests.exchanges.rows import feed_spec, listing
 
