@@ -6,6 +6,8 @@ Numbers are in the machine's own byte order; the magic tells a foreign one.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from telemetry._mapped cimport Mapped
+
 cdef extern from *:
     """
     static inline int gate_swap(uint64_t *target, uint64_t *seen, uint64_t value) {
@@ -121,11 +123,8 @@ cdef const uint8_t* digest_of(bytes digest) except NULL
 cdef tuple networks_of(const GateMemory* gate, uint64_t word)
 
 
-cdef class Gate:
+cdef class Gate(Mapped):
     cdef GateMemory memory             # for modules that cimport; header is NULL once closed
-    cdef Py_buffer view
-    cdef bint held                     # the view must be released
 
-    cdef int attach(self, object buffer) except -1
     cdef int check_open(self) except -1
     cdef Row* row_at(self, int64_t row) except NULL

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, NamedTuple, Self, final
+from typing import Final, NamedTuple, final
+
+from telemetry._mapped import Mapped
 
 LAYOUT_VERSION: Final[int]
 KEY_BYTES: Final[int]
@@ -121,7 +122,7 @@ class Verdict:
     def retry_after_ns(self) -> int:
         """After RATE_LIMITED and QUOTA_EXCEEDED: when it would be admitted, if nobody else asks."""
 
-class Gate:
+class Gate(Mapped):
     """The gate as every worker has it: it judges and counts, and never waits for the writer or for anybody.
 
     The buffer must be writable: counts are in it. Raises LayoutError when it holds something else. Holds
@@ -186,10 +187,3 @@ class Gate:
     def writer_pid(self) -> int: ...
     @property
     def heartbeat_mono_ns(self) -> int: ...
-    def close(self) -> None:
-        """Let go of the buffer. Closing twice is harmless."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...

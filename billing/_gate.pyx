@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memset
 
 from billing._admission cimport count_in, gate_admit, gate_admit_digest, gate_find, month_at, month_of_row
+from telemetry._mapped cimport check_start
 
 from collections import namedtuple
 
@@ -68,14 +69,7 @@ cdef int check_layout(const char* base, Py_ssize_t length) except -1:
     """Refuse memory that is not a gate of this version, byte order and size."""
     cdef const Header* header = <const Header*>base
     cdef GateMemory gate
-    if <size_t>base % sizeof(uint64_t):
-        raise LayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
-    if length < <Py_ssize_t>sizeof(Header):
-        raise LayoutError("the size in bytes", f"at least {sizeof(Header)}", length)
-    if load(&header.magic, ACQUIRE) != MAGIC:
-        raise LayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
-    if header.version != LAYOUT_VERSION:
-        raise LayoutError("the layout version", LAYOUT_VERSION, header.version)
+    check_start(base, length, sizeof(Header), MAGIC, LAYOUT_VERSION)
     if not 1 <= header.rows <= MAX_ROWS:
         raise LayoutError("the number of rows", f"1 to {MAX_ROWS}", header.rows)
     gate = map_gate(<char*>base, header.rows)
@@ -178,37 +172,18 @@ cdef const uint8_t* digest_of(bytes digest) except NULL:
     return <const uint8_t*>PyBytes_AS_STRING(digest)
 
 
-@cython.no_gc_clear  # clearing would drop the buffer's owner without releasing the buffer
-cdef class Gate:
+cdef class Gate(Mapped):
     def __init__(self, buffer):
-        self.attach(buffer)
+        self.attach(buffer, PyBUF_WRITABLE)
 
-    def __dealloc__(self):
-        self.close()
-
-    def close(self):
-        self.memory.header = NULL
-        if self.held:
-            self.held = False
-            PyBuffer_Release(&self.view)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.close()
-
-    cdef int attach(self, object buffer) except -1:
-        self.close()
-        PyObject_GetBuffer(buffer, &self.view, PyBUF_WRITABLE)
-        self.held = True
-        try:
-            check_layout(<const char*>self.view.buf, self.view.len)
-        except LayoutError:
-            self.close()
-            raise
-        self.memory = map_gate(<char*>self.view.buf, (<Header*>self.view.buf).rows)
+    cdef int map(self, char* base, Py_ssize_t length) except -1:
+        check_layout(base, length)
+        self.memory = map_gate(base, (<Header*>base).rows)
         return 0
+
+    cdef void let_go(self) noexcept:
+        self.memory.header = NULL
+        Mapped.let_go(self)
 
     cdef int check_open(self) except -1:
         if self.memory.header is NULL:

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The gate's one writer: keys come and go, and what it finds half done it finishes."""
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -51,7 +52,7 @@ cdef class GateWriter(Gate):
     cdef uint64_t (*told)[2]           # by row: the counts that changed() has told
 
     def __init__(self, buffer, int64_t pid, int64_t mono_ns):
-        self.attach(buffer)
+        self.attach(buffer, PyBUF_WRITABLE)
         self.allocate()
         self.repair()
         store(<uint64_t*>&self.memory.header.writer_pid, pid, RELEASE)

@@ -6,6 +6,8 @@ holds on ARM as well as on x86. Numbers are in the machine's own byte order; the
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+from telemetry._mapped cimport Mapped
+
 cdef extern from *:
     """
     /* Structs are copied as 64-bit words while another process may be storing them. */
@@ -295,15 +297,12 @@ cdef class Sources:
     cdef str name, source, quote
 
 
-cdef class BoardReader:
+cdef class BoardReader(Mapped):
     cdef Board board          # for modules that cimport; header is NULL once closed
     cdef ReadCounts counts
-    cdef Py_buffer view
-    cdef bint held            # the view must be released
     cdef list sources         # by exchange row: the texts of the edition last seen
     cdef bytes last_status    # what status() says when the writer overtakes it again and again
 
-    cdef int attach(self, object buffer, int flags) except -1
     cdef int check_open(self) except -1
     cdef int64_t asset_row(self, str asset) except -2
     cdef int64_t exchange_row(self, str exchange) except -2

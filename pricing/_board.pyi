@@ -1,5 +1,6 @@
-from types import TracebackType
-from typing import Final, NamedTuple, Self, final
+from typing import Final, NamedTuple, final
+
+from telemetry._mapped import Mapped
 
 LAYOUT_VERSION: Final[int]
 PRICE_BYTES: Final[int]
@@ -66,7 +67,7 @@ class Price:
         Never negative, and no step of the wall clock changes it.
         """
 
-class BoardReader:
+class BoardReader(Mapped):
     """The board as readers see it: nothing here waits for the writer, or for anybody.
 
     Raises LayoutError when the buffer holds something else. Holds the buffer until closed; after that every
@@ -108,11 +109,3 @@ class BoardReader:
     @property
     def read_counts(self) -> dict[str, int]:
         """What this reader met: *retries* (the writer came between), *spoilt* copies, *exhausted* reads."""
-
-    def close(self) -> None:
-        """Let go of the buffer. Closing twice is harmless."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...

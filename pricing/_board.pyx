@@ -10,6 +10,7 @@ from libc.string cimport memset
 
 from billing._crc32 cimport crc32_fill_tables, crc32_of
 from pricing._text cimport utf8_of
+from telemetry._mapped cimport check_start
 
 from collections import namedtuple
 
@@ -71,14 +72,7 @@ cdef uint32_t checked_slots(slots) except 0:
 cdef int check_layout(const char* base, Py_ssize_t length) except -1:
     """Refuse memory that is not a board of this version, byte order and size."""
     cdef const Header* header = <const Header*>base
-    if <size_t>base % sizeof(uint64_t):
-        raise LayoutError("the alignment", "8 bytes", f"{<size_t>base % sizeof(uint64_t)} bytes off")
-    if length < <Py_ssize_t>sizeof(Header):
-        raise LayoutError("the size in bytes", f"at least {sizeof(Header)}", length)
-    if load64(<const word*>&header.magic, ACQUIRE) != MAGIC:
-        raise LayoutError("the magic", f"{MAGIC:#018x}", f"{header.magic:#018x}")
-    if header.version != LAYOUT_VERSION:
-        raise LayoutError("the layout version", LAYOUT_VERSION, header.version)
+    check_start(base, length, sizeof(Header), MAGIC, LAYOUT_VERSION)
     if not 1 <= header.slots <= MAX_SLOTS:
         raise LayoutError("the number of slots", f"1 to {MAX_SLOTS}", header.slots)
     cdef Board board = map_board(<char*>base, header.slots)
@@ -146,39 +140,20 @@ cdef class Price:
         )
 
 
-@cython.no_gc_clear  # clearing would drop the buffer's owner without releasing the buffer
-cdef class BoardReader:
+cdef class BoardReader(Mapped):
     def __init__(self, buffer):
         self.attach(buffer, PyBUF_SIMPLE)
 
-    def __dealloc__(self):
-        self.close()
-
-    def close(self):
-        self.board.header = NULL
-        if self.held:
-            self.held = False
-            PyBuffer_Release(&self.view)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.close()
-
-    cdef int attach(self, object buffer, int flags) except -1:
-        self.close()
-        PyObject_GetBuffer(buffer, &self.view, flags)
-        self.held = True
-        try:
-            check_layout(<const char*>self.view.buf, self.view.len)
-        except LayoutError:
-            self.close()
-            raise
-        self.board = map_board(<char*>self.view.buf, (<Header*>self.view.buf).slots)
+    cdef int map(self, char* base, Py_ssize_t length) except -1:
+        check_layout(base, length)
+        self.board = map_board(base, (<Header*>base).slots)
         self.sources = [None] * MAX_EXCHANGES
         self.last_status = b""
         return 0
+
+    cdef void let_go(self) noexcept:
+        self.board.header = NULL
+        Mapped.let_go(self)
 
     cdef int check_open(self) except -1:
         if self.board.header is NULL:
