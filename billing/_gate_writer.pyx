@@ -4,11 +4,11 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from billing._gate cimport (
-    ACQUIRE, BARRED, COUNT_BITS, EMISSION_BITS, FREE, LIVE, MAX_BURST, MAX_NETWORKS, MILLISECOND_NS, RELAXED, RELEASE, Gate,
+    BARRED, COUNT_BITS, EMISSION_BITS, FREE, LIVE, MAX_BURST, MAX_NETWORKS, MILLISECOND_NS, RELAXED, RELEASE, Gate,
     NetworkList, Row, digest_of, fence, load, low_bits, networks_of, store, swap,
 )
 
