@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
@@ -205,8 +205,9 @@ def _write(connection: BaseDatabaseWrapper, parts: Sequence[Part]) -> Written:
         ledger[pk] = merge([*ledger[pk], *(piece.interval for piece in new)])
         pieces += new
     if pieces:
-        insert_logs(connection, ((piece.segment_id, piece.records) for piece in pieces))
-        insert_parts(connection, _add_up(pieces))
+        nodes: dict[str, Groups] = defaultdict(Groups)
+        insert_logs(connection, _adding_up(pieces, nodes))
+        insert_parts(connection, nodes.items())
     for pk, intervals in ledger.items():
         _keep(connection, pk, there[pk], intervals, now)
     rows, damaged = (sum(getattr(piece.interval, name) for piece in pieces) for name in ("rows", "damaged"))
@@ -221,11 +222,11 @@ def _missing_pieces(part: Part, pk: int, written: Sequence[Interval]) -> Iterato
         yield Piece(pk, part.envelope.node, records, Interval(start, end, rows, end - start - rows))
 
 
-def _add_up(pieces: Sequence[Piece]) -> Iterable[tuple[str, Groups]]:
-    nodes: dict[str, Groups] = defaultdict(Groups)
+def _adding_up(pieces: Sequence[Piece], nodes: Mapping[str, Groups]) -> Iterator[tuple[int, memoryview]]:
+    """Yield what is to be inserted; each piece is added up afterwards, while the server takes it."""
     for piece in pieces:
+        yield piece.segment_id, piece.records
         nodes[piece.node].add(piece.records)
-    return nodes.items()
 
 
 def _bound_waits(connection: BaseDatabaseWrapper) -> None:

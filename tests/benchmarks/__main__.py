@@ -100,7 +100,7 @@ BENCHMARKS: dict[str, Callable[[Size], Any]] = {
     "spool": lambda size: _command("bench_spool"),
     "usage": lambda size: bench_usage.measure(seconds=1, rounds=size.rounds * 6),
     "shipper": lambda size: _command("bench_shipper", "--segments", size.segments),
-    "rows": lambda size: _command("bench_usage_rows", "--records", size.records, "--rounds", size.rounds),
+    "rows": lambda size: _command("bench_usage_rows", "--records", size.records, "--rounds", size.rounds * 2),
     "reports": lambda size: _command("bench_reports", "--rows", size.rows),
     "second": lambda size: bench_second.measure(
         seconds=size.seconds + 1, rounds=min(size.rounds, 3), share=0.15
