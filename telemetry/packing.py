@@ -63,9 +63,12 @@ class Shipment:
             if self.waiting_since_ns is None:
                 self.waiting_since_ns = now_ns
 
-    def settle(self, covered: Sequence[Interval], ended: int | None, now_ns: int) -> None:
-        """Take what the ledger had at *now_ns*, and give up waiting for what it should have had by then."""
-        arrives = not self.asked or (tuple(covered), ended) != (self.covered, self.ended)
+    def settle(self, covered: Sequence[Interval], ended: int | None, now_ns: int) -> bool:
+        """Take what the ledger had at *now_ns*, and give up waiting for what it should have had by then.
+
+        Says whether something has arrived since it was last asked.
+        """
+        arrives = self.asked and (tuple(covered), ended) != (self.covered, self.ended)
         self.covered, self.ended, self.asked = tuple(covered), ended, True
         pending = [flight for flight in self.flights if not self._has_arrived(flight.part)]
         patience_ns = PATIENCE_NS << min(self.misses, MOST_DOUBLINGS)
@@ -74,6 +77,7 @@ class Shipment:
             self.misses = 0
         elif len(self.flights) < len(pending):
             self.misses += 1
+        return arrives
 
     def send(self, part: Part, now_ns: int) -> None:
         self.flights.append(Flight(part, now_ns))
@@ -83,11 +87,8 @@ class Shipment:
             self.waiting_since_ns = self.grown_ns
 
     def due(self, batch_size: int, flush_ns: int, now_ns: int) -> list[Part]:
-        """Cut what is unsent into parts, but for the end of a live segment while that may wait.
-
-        While nothing arrives it is one part at a time: a queue that nobody empties must not grow with it.
-        """
-        if not self.asked or (self.misses and self.flights):
+        """Cut what is unsent into parts, but for the end of a live segment while that may wait."""
+        if not self.asked:
             return []
         places = [
             (first, min(first + batch_size, end))
@@ -101,10 +102,7 @@ class Shipment:
         ends = self.final and not self.is_ended and not any(flight.part.final for flight in self.flights)
         if ends and (not places or places[-1][1] < self.end):
             places.append((self.end, self.end))
-        parts = [Part(self.identity, first, last, ends and last == self.end) for first, last in places]
-        if self.misses and parts:  # each time another one: there may be one that never arrives
-            return [parts[self.misses % len(parts)]]
-        return parts
+        return [Part(self.identity, first, last, ends and last == self.end) for first, last in places]
 
     def unsent(self) -> Iterator[Interval]:
         """Yield what is neither in the ledger nor on its way."""
@@ -139,6 +137,9 @@ class Packing:
         self._buffer_size = parameters.sqs_buffer_size
         self._flush_ns = parameters.sqs_flush_ms * 1_000_000
         self._shipments: dict[Identity, Shipment] = {}
+        self._unheard_since_ns: int | None = None
+        """When the first part was sent after the last news of any segment."""
+        self._sent_ns = 0
 
     def __contains__(self, identity: Identity) -> bool:
         return identity in self._shipments
@@ -152,24 +153,27 @@ class Packing:
         self, identity: Identity, covered: Sequence[Interval], ended: int | None, now_ns: int
     ) -> None:
         """Note what the ledger has of a segment, asked at *now_ns*: places in order, and where it ends."""
-        if identity in self._shipments:
-            self._shipments[identity].settle(covered, ended, now_ns)
+        if identity in self._shipments and self._shipments[identity].settle(covered, ended, now_ns):
+            self._unheard_since_ns = None
 
     def plan(self, now_ns: int, *, flush: bool = False) -> list[Part]:
-        """Name what is to be sent now, the oldest segment first; *flush* lets nothing wait for more."""
-        room = self._buffer_size - self.on_way(now_ns)
-        parts: list[Part] = []
-        for shipment in self._shipments.values():
-            for part in shipment.due(self._batch_size, 0 if flush else self._flush_ns, now_ns):
-                room -= part.end - part.start
-                if room < 0:
-                    return parts
-                parts.append(part)
-        return parts
+        """Name what is to be sent now, the oldest segment first; *flush* lets nothing wait for more.
+
+        While nothing arrives it is one part a minute: a queue that nobody empties must not grow for that. The
+        youngest, which may be new; those sent before are on their way, and let others have their turn.
+        """
+        if not self._is_silent(now_ns):
+            return self._fitting(now_ns, flush=flush)
+        if now_ns - self._sent_ns < PATIENCE_NS:
+            return []
+        return self._fitting(now_ns, flush=flush)[-1:]
 
     def sent(self, part: Part, now_ns: int) -> None:
         """Note that a part, or a piece of one, is on its way."""
         self._shipments[part.identity].send(part, now_ns)
+        self._sent_ns = now_ns
+        if self._unheard_since_ns is None:
+            self._unheard_since_ns = now_ns
 
     def to_ask(self) -> list[Identity]:
         """Name the segments of which the ledger may have news."""
@@ -194,6 +198,21 @@ class Packing:
             for flight in shipment.flights
             if now_ns - flight.sent_ns < PATIENCE_NS
         )
+
+    def _is_silent(self, now_ns: int) -> bool:
+        """Whether something was sent a minute ago or before, and nothing at all has arrived since."""
+        return self._unheard_since_ns is not None and now_ns - self._unheard_since_ns >= PATIENCE_NS
+
+    def _fitting(self, now_ns: int, *, flush: bool) -> list[Part]:
+        room = self._buffer_size - self.on_way(now_ns)
+        parts: list[Part] = []
+        for shipment in self._shipments.values():
+            for part in shipment.due(self._batch_size, 0 if flush else self._flush_ns, now_ns):
+                room -= part.end - part.start
+                if room < 0:
+                    return parts
+                parts.append(part)
+        return parts
 
     @property
     def wants_more(self) -> bool:

@@ -190,21 +190,38 @@ def test_patience_doubles_while_nothing_arrives_and_starts_anew_when_something_d
     assert places(packing.plan(now_ns + PATIENCE_NS)) == [(50, 100)]
 
 
-def test_one_part_after_the_other_is_sent_while_nothing_arrives() -> None:
+def test_one_part_a_minute_is_sent_while_nothing_at_all_arrives() -> None:
     packing = make_packing(300)
     assert len(send_all(packing, 0)) == 3
-    now_ns, tried = 0, []
-    for turn in range(3):
-        now_ns += PATIENCE_NS << turn
-        packing.note_ledger(ONE, [], None, now_ns)
-        tried += send_all(packing, now_ns)
-        packing.note(ONE, end=301 + turn, final=False, now_ns=now_ns)
-        assert send_all(packing, now_ns, flush=True) == []
-    assert len(set(tried)) == len(tried) == 3
-    last = tried[-1]
-    packing.note_ledger(ONE, [(last.start, last.end)], None, now_ns + 1)
-    again = packing.plan(now_ns + 1, flush=True)
-    assert sum(part.end - part.start for part in again) == 303 - (last.end - last.start)
+    packing.note(TWO, end=1, final=False, now_ns=1)
+    packing.note_ledger(TWO, [], None, 1)
+    tried: list[Part] = []
+    for minute in range(1, 16):
+        now_ns = minute * PATIENCE_NS
+        for identity in (ONE, TWO):
+            packing.note_ledger(identity, [], None, now_ns)
+        sent = send_all(packing, now_ns, flush=True)
+        assert len(sent) <= 1
+        tried += sent
+        packing.note(TWO, end=1 + min(minute, 3), final=False, now_ns=now_ns)
+        assert send_all(packing, now_ns + PATIENCE_NS - 1, flush=True) == []
+    assert tried[0] == Part(TWO, 0, 1, False)  # the youngest: it was never sent
+    assert {(0, 100), (100, 200), (200, 300)} <= set(places(tried))
+    packing.note(TWO, end=10, final=False, now_ns=now_ns)
+    packing.note_ledger(ONE, [(0, 100)], None, now_ns + 1)
+    assert places(packing.plan(now_ns + 1, flush=True))[-1][1] == 10
+
+
+def test_what_never_arrives_delays_nothing_that_comes_later() -> None:
+    packing = make_packing(100)
+    send_all(packing, 0)
+    there = 100
+    for minute in range(2, 40, 2):
+        now_ns = minute * PATIENCE_NS
+        packing.note(ONE, end=there + 1, final=False, now_ns=now_ns)
+        packing.note_ledger(ONE, [(100, there)] if there > 100 else [], None, now_ns)
+        assert send_all(packing, now_ns, flush=True)[-1].end == there + 1
+        there += 1
 
 
 def test_part_covered_by_other_envelopes_has_arrived() -> None:
