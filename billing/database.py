@@ -28,7 +28,7 @@ def open_store(node: str) -> Store:
         load_counts=from_asyncio(lambda month: load_own(node=node, month=month)),
         load_others=from_asyncio(lambda month: load_others(node=node, month=month)),
         save_counts=save,
-        save_logged=from_asyncio(lambda month: save_logged(node=node, month=month)),
+        save_logged=from_asyncio(lambda since: save_logged(since=since)),
         save_last_uses=save_uses,
         now_ns=from_asyncio(_now_ns) if connection.vendor == "postgresql" else None,
     )

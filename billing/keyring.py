@@ -41,7 +41,7 @@ class Rhythm:
     others_s: float = 30.0  # reading what other nodes have saved
     name_s: float = 1.0  # holding the node's name
     others_heard: int = 10  # only every so many times while they are heard: one of them may not be
-    ended_s: float = 300.0  # saving what the usage logs prove of the month before: they may come late
+    logged_s: float = 3_600.0  # saving what the usage logs prove, of any node
     opinion_s: float = 2.0  # waiting for the database's clock
     last_s: float = 3.0  # telling, and then saving, the last counts
 
@@ -106,7 +106,7 @@ class Keyring:
             "counts": self._repeat(self._pass_on, every.counts_s, "Passing counts on"),
             "save": self._repeat(self._save, every.save_s, "Saving counts"),
             "others": self._repeat(self._hear, every.others_s, "Reading the counts of other nodes"),
-            "ended": self._repeat(self._save_ended, every.ended_s, "Saving counts of the month before"),
+            "logged": self._repeat(self._save_logged, every.logged_s, "Saving counts that usage logs prove"),
             "name": self._repeat(self._hold_name, every.name_s, "Holding the node's name"),
             "listen": self._listen(),
         }
@@ -215,8 +215,9 @@ class Keyring:
             await self._counts.load_others(self._month)
             self._unheard = 0
 
-    async def _save_ended(self) -> None:
-        await self._store.save_logged(previous_month(self._month))
+    async def _save_logged(self) -> None:
+        """Usage logs may come as late as they are kept: the present month has them, and three before it."""
+        await self._store.save_logged(previous_month(previous_month(previous_month(self._month))))
 
     async def _hold_name(self) -> None:
         """Look whether another keyring has this node's name: each takes the other's counts for its own."""

@@ -24,8 +24,8 @@ class Store:
     """What this node has counted in a month at least: as saved, or as its usage logs prove."""
     load_others: Callable[[int], Awaitable[dict[int, int]]]
     save_counts: Callable[[int, Mapping[int, int]], Awaitable[None]]
-    save_logged: Callable[[int], Awaitable[None]]
-    """Save for a month that is over what this node's usage logs prove beyond what it had saved."""
+    save_logged: Callable[[int], Awaitable[object]]
+    """Save, from a month on, what the usage logs of any node prove beyond what it had saved."""
     save_last_uses: Callable[[Mapping[int, datetime]], Awaitable[None]]
     now_ns: Callable[[], Awaitable[int | None]] | None = None
     """The database's clock, where it is not this machine's own; None when it cannot be read."""

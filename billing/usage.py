@@ -1,6 +1,6 @@
 """Monthly counts and last uses, as every node saves them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
@@ -15,6 +15,16 @@ _SAVE_COUNT = """
     INSERT INTO billing_monthly_count (key_id, month, node, count) VALUES (%s, %s, %s, %s)
     ON CONFLICT (key_id, month, node) DO UPDATE SET count = excluded.count
     WHERE billing_monthly_count.count < excluded.count
+"""
+_PROVEN = """
+    SELECT logged.key_id, logged.month, logged.node, sum(logged.counted)
+    FROM usage_months AS logged
+    JOIN billing_api_key ON billing_api_key.id = logged.key_id
+    LEFT JOIN billing_monthly_count AS saved
+        ON saved.key_id = logged.key_id AND saved.month = logged.month AND saved.node = logged.node
+    WHERE logged.month >= %s AND logged.key_id < %s
+    GROUP BY logged.key_id, logged.month, logged.node, saved.count
+    HAVING sum(logged.counted) > coalesce(saved.count, 0)
 """
 _SAVE_USE = """
     UPDATE billing_api_key SET last_used_at = %s
@@ -54,18 +64,26 @@ def load_own(*, node: str, month: int) -> dict[int, int]:
 
     A node that is killed as a whole saves no more; each of its answers was on the disk before it was sent.
     """
+    logged = UsageMonth.objects.filter(node=node, month=month, key_id__lt=FIRST_KEY_ID).order_by()
     counts = load_counts(node=node, month=month)
-    for key_id, rows in _logged(node, month):
+    sums = logged.values_list("key_id").annotate(rows=Sum("counted"))
+    for key_id, rows in sums.iterator(chunk_size=10_000):
         counts[key_id] = max(counts.get(key_id, 0), rows)
     return counts
 
 
-def save_logged(*, node: str, month: int) -> None:
-    """Raise what *node* had saved to what its usage logs prove: of a past month no gate tells any more."""
-    saved = load_counts(node=node, month=month)
-    more = {key_id: rows for key_id, rows in _logged(node, month) if rows > saved.get(key_id, 0)}
-    known = set(ApiKey.objects.filter(pk__in=more).values_list("pk", flat=True))
-    save_counts(node=node, month=month, counts={key_id: more[key_id] for key_id in known})
+def save_logged(*, since: int) -> int:
+    """Raise what nodes had saved from the month *since* on to what their usage logs prove: so many counts.
+
+    What a node had counted and not saved may have died with it; it may come back by another name, or never.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_PROVEN, [since, FIRST_KEY_ID])
+        rows = sorted((*where, int(total)) for *where, total in cursor.fetchall())
+    if rows:
+        with transaction.atomic():
+            _execute(_SAVE_COUNT, rows)
+    return len(rows)
 
 
 def load_others(*, node: str, month: int) -> dict[int, int]:
@@ -78,11 +96,6 @@ def used_by(*, keys: Iterable[ApiKey], month: int) -> int:
     """Return what all nodes have saved for *keys* in *month*."""
     rows = MonthlyCount.objects.filter(key__in=keys, month=month)
     return rows.aggregate(total=Sum("count"))["total"] or 0
-
-
-def _logged(node: str, month: int) -> Iterator[tuple[int, int]]:
-    rows = UsageMonth.objects.filter(node=node, month=month, key_id__lt=FIRST_KEY_ID).order_by()
-    return rows.values_list("key_id").annotate(rows=Sum("counted")).iterator(chunk_size=10_000)
 
 
 def _execute(statement: str, rows: Sequence[tuple[str | int | None, ...]]) -> None:

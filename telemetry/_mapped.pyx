@@ -24,6 +24,8 @@ cdef int check_start(
     return 0
 
 
+# Without Python attributes it takes no part in collecting garbage, so nothing drops the buffer's owner unreleased.
+# One with such attributes needs cython.no_gc_clear, as Counters and the spool's Held have it.
 cdef class Mapped:
     def __dealloc__(self):
         self.let_go()

@@ -123,16 +123,19 @@ def _delete(connection: BaseDatabaseWrapper, old: Old, before: datetime) -> int:
         some = f"ctid = ANY(ARRAY(SELECT ctid FROM {old.table} WHERE {is_old} LIMIT {SLICE}))"
         return _in_slices(lambda: _execute(connection, f"DELETE FROM {old.table} WHERE {some}", moment))
 
-    def delete() -> int:
-        """SQLite has one writer at a time: it finds the rows, which may read the whole table, beforehand."""
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT rowid FROM {old.table} WHERE {is_old} LIMIT {SLICE}", [moment])
-            some = ", ".join(str(rowid) for (rowid,) in cursor.fetchall())
-        if not some:
-            return 0
-        return _execute(connection, f"DELETE FROM {old.table} WHERE rowid IN ({some}) AND {is_old}", moment)
+    deleted = 0
+    find = f"SELECT rowid FROM {old.table} WHERE {is_old} LIMIT {SLICE}"
+    while some := _some_rows(connection, find, moment):
+        delete = f"DELETE FROM {old.table} WHERE rowid IN ({some}) AND {is_old}"
+        deleted += _execute(connection, delete, moment)
+    return deleted
 
-    return _in_slices(delete)
+
+def _some_rows(connection: BaseDatabaseWrapper, statement: str, moment: Any) -> str:  # Any: as `_adapted`
+    """Find rows, which may take long, before SQLite is locked: it has one writer at a time."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [moment])
+        return ", ".join(str(rowid) for (rowid,) in cursor.fetchall())
 
 
 def _forget_segments(using: str, before: datetime, *, dry_run: bool) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
@@ -205,7 +205,7 @@ def _write(connection: BaseDatabaseWrapper, parts: Sequence[Part]) -> Written:
         ledger[pk] = merge([*ledger[pk], *(piece.interval for piece in new)])
         pieces += new
     if pieces:
-        nodes: dict[str, Groups] = defaultdict(Groups)
+        nodes = defaultdict[str, Groups](Groups)
         insert_logs(connection, _adding_up(pieces, nodes))
         insert_parts(connection, nodes.items())
     for pk, intervals in ledger.items():
@@ -222,8 +222,8 @@ def _missing_pieces(part: Part, pk: int, written: Sequence[Interval]) -> Iterato
         yield Piece(pk, part.envelope.node, records, Interval(start, end, rows, end - start - rows))
 
 
-def _adding_up(pieces: Sequence[Piece], nodes: Mapping[str, Groups]) -> Iterator[tuple[int, memoryview]]:
-    """Yield what is to be inserted; each piece is added up afterwards, while the server takes it."""
+def _adding_up(pieces: Sequence[Piece], nodes: defaultdict[str, Groups]) -> Iterator[tuple[int, memoryview]]:
+    """Yield all that is to be inserted; each piece is added up afterwards, while the server takes it."""
     for piece in pieces:
         yield piece.segment_id, piece.records
         nodes[piece.node].add(piece.records)

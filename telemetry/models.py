@@ -187,6 +187,8 @@ class FoldedMonth(models.Model):
 
     class Meta:
         db_table = "usage_folded_months"
+        # The key begins with the API key: this is for what is read of all of them.
+        indexes = (models.Index(fields=("month", "node"), name="usage_folded_months_month"),)
 
     def __str__(self) -> str:
         return f"{self.month} {self.node} {self.key_id}"

@@ -50,6 +50,9 @@ class Shipment:
     ended: int | None = None
     """Where the segment ends, once the ledger knows."""
     flights: list[Flight] = field(default_factory=list)
+    sent_ns: int = 0
+    """When a part was last sent, and up to where parts ever were."""
+    sent_end: int = 0
     grown_ns: int = 0
     waiting_since_ns: int | None = None
     """Since when the first record that was never sent has been there; None when there is none."""
@@ -75,12 +78,13 @@ class Shipment:
         self.flights = [flight for flight in pending if now_ns - flight.sent_ns < patience_ns]
         if arrives:
             self.misses = 0
-        elif len(self.flights) < len(pending):
+        elif pending and not self.flights:  # they were sent one after the other, and are one miss together
             self.misses += 1
         return arrives
 
     def send(self, part: Part, now_ns: int) -> None:
         self.flights.append(Flight(part, now_ns))
+        self.sent_ns, self.sent_end = now_ns, max(self.sent_end, part.end)
         if part.end == self.end:
             self.waiting_since_ns = None
         elif self.waiting_since_ns is not None:
@@ -153,20 +157,21 @@ class Packing:
         self, identity: Identity, covered: Sequence[Interval], ended: int | None, now_ns: int
     ) -> None:
         """Note what the ledger has of a segment, asked at *now_ns*: places in order, and where it ends."""
-        if identity in self._shipments and self._shipments[identity].settle(covered, ended, now_ns):
-            self._unheard_since_ns = None
+        if identity not in self._shipments or not self._shipments[identity].settle(covered, ended, now_ns):
+            return
+        if self._is_silent(now_ns):  # what did not arrive meanwhile was no fault of its own
+            for shipment in self._shipments.values():
+                shipment.misses = 0
+        self._unheard_since_ns = None
 
     def plan(self, now_ns: int, *, flush: bool = False) -> list[Part]:
         """Name what is to be sent now, the oldest segment first; *flush* lets nothing wait for more.
 
-        While nothing arrives it is one part a minute: a queue that nobody empties must not grow for that. The
-        youngest, which may be new; those sent before are on their way, and let others have their turn.
+        While nothing arrives it is one part a minute: a queue that nobody empties must not grow for that.
         """
         if not self._is_silent(now_ns):
             return self._fitting(now_ns, flush=flush)
-        if now_ns - self._sent_ns < PATIENCE_NS:
-            return []
-        return self._fitting(now_ns, flush=flush)[-1:]
+        return [] if now_ns - self._sent_ns < PATIENCE_NS else self._one(now_ns, flush=flush)
 
     def sent(self, part: Part, now_ns: int) -> None:
         """Note that a part, or a piece of one, is on its way."""
@@ -214,10 +219,24 @@ class Packing:
                 parts.append(part)
         return parts
 
+    def _one(self, now_ns: int, *, flush: bool) -> list[Part]:
+        """Name one part: one that was never sent, or else of the segment whose turn was the longest ago."""
+        due = [
+            (part, shipment)
+            for shipment in self._shipments.values()
+            for part in shipment.due(self._batch_size, 0 if flush else self._flush_ns, now_ns)
+        ]
+        new = [part for part, shipment in due if part.end > shipment.sent_end]
+        if new or not due:
+            return new[-1:]
+        return [min(due, key=lambda pair: pair[1].sent_ns)[0]]
+
     @property
     def wants_more(self) -> bool:
-        """Whether more segments should be looked at: what is known of would not fill the buffer."""
-        unsent = sum(end - start for one in self._shipments.values() for start, end in one.unsent())
+        """Whether to look at more segments: the known ones that arrive would not fill the buffer."""
+        unsent = sum(
+            end - start for one in self._shipments.values() if not one.misses for start, end in one.unsent()
+        )
         return unsent < self._buffer_size
 
 

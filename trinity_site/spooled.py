@@ -20,7 +20,7 @@ from telemetry.segments import Segment, find_segments, used_bytes
 from trinity_site.readings import Figure, Need
 
 TOO_LONG = timedelta(minutes=2)
-"""The shipper sends again after one minute what has not arrived."""
+"""What was lost on its way is sent again after a minute, or once something else arrives."""
 MOST_LOOKED_AT = 32
 """Segments, the oldest first: with a backlog, what waits longest is in one of them."""
 

@@ -188,13 +188,16 @@ def measure_load(load: Load, records: int, rounds: int) -> dict[str, Any]:
         bench.clear()
         for name in ("ours", "bare", "fold_s") if turn % 2 else ("bare", "ours", "fold_s"):
             figures[name].append(steps[name]())
-    shares = [ours / bare for ours, bare in zip(figures["ours"], figures["bare"], strict=True)]
+    rounds_of = list(zip(figures["ours"], figures["bare"], figures["fold_s"], strict=True))
+    shares = [ours / bare for ours, bare, _ in rounds_of]
+    folded = [records / (records / ours + fold_s) / bare for ours, bare, fold_s in rounds_of]
     return load._asdict() | {
         "records_per_transaction": load.envelopes * ENVELOPE,
         "sums_per_transaction": bench.sums(),
         "bare_rows_per_s": round(statistics.median(figures["bare"])),
         "rows_per_s": round(statistics.median(figures["ours"])),
         "share": round(statistics.median(shares), 3),
+        "share_folded": round(statistics.median(folded), 3),
         "shares": [round(share, 3) for share in shares],
         "fold_s": round(statistics.median(figures["fold_s"]), 3),
         "payload_bytes_per_record": round(len(bench.calls[0][0].payload) / ENVELOPE, 1),

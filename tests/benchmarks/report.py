@@ -149,7 +149,8 @@ def _usage_lines(spool: dict[str, Any], usage: dict[str, Any]) -> list[str]:
         "| | |",
         "|---|---|",
         _row(["an append from C, to memory that is there", f"{append['append_ns']} ns"]),
-        _row(["the same as a worker has it, files and syncs included", f"{worker['append_ns']} ns"]),
+        _row(["of which filling the record in", f"{append['fill_ns']} ns"]),
+        _row(["an append as a worker has it, files and syncs included", f"{worker['append_ns']} ns"]),
         _row(["records a second of one worker", f"{worker['records_per_s']:,}"]),
         _row(["a backlog of 8 GiB is opened in", f"{backlog['open_s']} s"]),
         _row(["and its reader's memory grows by", f"{grown_mib:.1f} MiB"]),
@@ -196,7 +197,7 @@ def _rows_row(load: dict[str, Any]) -> str:
         "bare_rows_per_s",
         "rows_per_s",
     )
-    return _row([*(f"{load[name]:,}" for name in counts), load["share"]])
+    return _row([*(f"{load[name]:,}" for name in counts), load["share"], load["share_folded"]])
 
 
 def _reports_lines(reports: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from billing.store import Store
 ROWS = 64
 INSTALLATION = "one"
 QUICK = Rhythm(
-    keys_s=0.05, counts_s=0.05, save_s=0.1, others_s=0.2, others_heard=10, ended_s=0.2, opinion_s=1, last_s=5
+    keys_s=0.05, counts_s=0.05, save_s=0.1, others_s=0.2, others_heard=10, logged_s=0.2, opinion_s=1, last_s=5
 )
 MONTH = month_at(time.time_ns())
 
@@ -136,9 +136,11 @@ class FakeDatabase:
             for key_id, count in counts.items():
                 saved[key_id] = max(saved.get(key_id, 0), count)
 
-        async def save_logged(month: int) -> None:
-            if logged := self.logged.get((node, month)):
-                await save_counts(month, logged)
+        async def save_logged(since: int) -> None:
+            look()
+            for (name, month), logged in self.logged.items():
+                if month >= since:
+                    self.counts.setdefault((name, month), {}).update(logged)
 
         async def save_last_uses(uses: Mapping[int, datetime]) -> None:
             look()

@@ -17,6 +17,7 @@ from billing.rows import KeyRow, key_page, key_revision
 from billing.services import revoke_key, save_plan
 from billing.store import Store
 from billing.usage import load_counts, save_counts
+from telemetry.models import FoldedMonth
 from tests.billing.customers import AUTHOR, fresh, make_account, make_key
 
 pytestmark = pytest.mark.usefixtures("plans")
@@ -67,6 +68,9 @@ def test_counts_and_uses_go_out_and_come_back(store: Store) -> None:
     assert async_to_sync(store.load_counts)(MONTH) == {key.pk: 5}
     assert async_to_sync(store.load_others)(MONTH) == {key.pk: 7}
     assert fresh(key).last_used_at == used
+    FoldedMonth.objects.create(key_id=key.pk, month=MONTH, node="Gone", counted=3)
+    async_to_sync(store.save_logged)(MONTH)
+    assert load_counts(node="Gone", month=MONTH) == {key.pk: 3}
 
 
 def test_clock_of_the_database_is_asked_where_it_is_another(

@@ -349,13 +349,14 @@ async def test_answers_that_reach_the_usage_logs_late_are_counted(
         assert ask_often(gate, 1, 10) == 3
 
 
-async def test_answers_of_the_month_before_that_reach_the_usage_logs_late_are_saved(
-    memory: mmap.mmap, database: FakeDatabase
+@pytest.mark.parametrize("node", ["A", "Gone"])
+async def test_answers_of_months_before_that_reach_the_usage_logs_late_are_saved(
+    node: str, memory: mmap.mmap, database: FakeDatabase
 ) -> None:
     database.put(1)
-    before = ("A", previous_month(MONTH))
+    before = (node, previous_month(previous_month(MONTH)))
     async with loaded(memory, database):
-        database.logged[before] = {1: 7}  # a killed node's, out of its spool
+        database.logged[before] = {1: 7}  # out of a killed node's spool
         await until(lambda: database.counts.get(before) == {1: 7})
 
 

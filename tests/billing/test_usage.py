@@ -62,21 +62,24 @@ def test_a_node_has_counted_at_least_what_it_has_logged() -> None:
     assert load_own(node="A", month=202611) == {one.pk: 8, other.pk: 9, third.pk: 1}
 
 
-def test_usage_logs_raise_what_was_saved_for_a_month_that_is_over() -> None:
+def test_usage_logs_raise_what_any_node_had_saved() -> None:
     one, other, third = make_key().key, make_key().key, make_key().key
     save_counts(node="A", month=202611, counts={one.pk: 5, other.pk: 9})
     lost = third.pk + 1_000
     FoldedMonth.objects.bulk_create(
-        FoldedMonth(key_id=key_id, month=202611, node=node, counted=counted)
-        for key_id, node, counted in (
-            *((one.pk, "A", 7), (other.pk, "A", 8), (third.pk, "A", 1), (lost, "A", 4)),
-            *((FIRST_KEY_ID, "A", 100), (one.pk, "B", 100)),
+        FoldedMonth(key_id=key_id, month=month, node=node, counted=counted)
+        for key_id, month, node, counted in (
+            *((one.pk, 202611, "A", 7), (other.pk, 202611, "A", 8), (third.pk, 202611, "A", 1)),
+            *((lost, 202611, "A", 4), (FIRST_KEY_ID, 202611, "A", 100)),
+            *((one.pk, 202612, "Gone", 100), (one.pk, 202610, "A", 50)),
         )
     )
-    for _ in range(2):
-        save_logged(node="A", month=202611)
-        assert load_counts(node="A", month=202611) == {one.pk: 7, other.pk: 9, third.pk: 1}
-    assert not load_counts(node="B", month=202611)
+    write_envelopes([make_envelope(make_records([make_log(1, key_id=one.pk, month=202611)]), node="A")])
+    assert save_logged(since=202611) == 3
+    assert save_logged(since=202611) == 0
+    assert load_counts(node="A", month=202611) == {one.pk: 8, other.pk: 9, third.pk: 1}
+    assert load_counts(node="Gone", month=202612) == {one.pk: 100}
+    assert not load_counts(node="A", month=202610)
 
 
 def test_repeated_save_changes_nothing_and_a_smaller_number_takes_nothing_back() -> None:

@@ -112,11 +112,7 @@ def test_what_never_arrives_fills_the_buffer_only_as_long_as_it_may_arrive() -> 
     packing.note_ledger(TWO, [], None, 0)
     assert [part.identity for part in send_all(packing, 0)] == [ONE]
     packing.note_ledger(ONE, [], None, PATIENCE_NS)
-    assert [part.identity for part in send_all(packing, PATIENCE_NS)] == [
-        ONE
-    ]  # for twice as long from now on
-    assert packing.plan(2 * PATIENCE_NS - 1) == []
-    assert [part.identity for part in packing.plan(2 * PATIENCE_NS)] == [TWO]
+    assert [part.identity for part in send_all(packing, PATIENCE_NS)] == [TWO]
 
 
 def test_further_segments_are_wanted_while_the_known_ones_would_not_fill_the_buffer() -> None:
@@ -205,23 +201,120 @@ def test_one_part_a_minute_is_sent_while_nothing_at_all_arrives() -> None:
         tried += sent
         packing.note(TWO, end=1 + min(minute, 3), final=False, now_ns=now_ns)
         assert send_all(packing, now_ns + PATIENCE_NS - 1, flush=True) == []
-    assert tried[0] == Part(TWO, 0, 1, False)  # the youngest: it was never sent
+    assert tried[0] == Part(TWO, 0, 1, False)  # it was never sent
     assert {(0, 100), (100, 200), (200, 300)} <= set(places(tried))
     packing.note(TWO, end=10, final=False, now_ns=now_ns)
     packing.note_ledger(ONE, [(0, 100)], None, now_ns + 1)
     assert places(packing.plan(now_ns + 1, flush=True))[-1][1] == 10
 
 
-def test_what_never_arrives_delays_nothing_that_comes_later() -> None:
-    packing = make_packing(100)
+class Road:
+    """A segment's way through a queue into the ledger: a record a second, the constants of the product."""
+
+    def __init__(self) -> None:
+        self.packing = make_packing()
+        self.second = 0
+        self.there: set[int] = set()
+        self._queue: list[tuple[int, Part]] = []  # the second in which its records arrive
+
+    def pass_second(self, *, takes: bool = True, delay_s: int = 2, poison: int | None = None) -> None:
+        self.second += 1
+        now_ns = self.second * 1000 * MS
+        for due_s, part in self._queue:
+            if due_s <= self.second and not (poison is not None and part.start <= poison < part.end):
+                self.there |= set(range(part.start, part.end))
+        self._queue = [(due_s, part) for due_s, part in self._queue if due_s > self.second]
+        self.packing.note(ONE, end=self.second, final=False, now_ns=now_ns)
+        self.packing.note_ledger(ONE, [(place, place + 1) for place in sorted(self.there)], None, now_ns)
+        for part in send_all(self.packing, now_ns) if takes else ():
+            self._queue.append((self.second + delay_s, part))
+
+    def lose_queue(self) -> None:
+        self._queue = []
+
+    def oldest_s(self) -> int:
+        """Say how long the oldest record has waited that is not there."""
+        return self.second - min(set(range(self.second)) - self.there, default=self.second)
+
+
+def test_queue_that_was_lost_with_what_was_in_it_is_made_good_within_minutes() -> None:
+    road = Road()
+    while road.second < 30:
+        road.pass_second(delay_s=20)  # many are on their way, sent one after the other
+    road.lose_queue()
+    while road.second < 120:
+        road.pass_second(takes=False)
+    while road.second < 240:
+        road.pass_second()
+    assert road.oldest_s() <= 5
+
+
+def test_workers_that_were_away_find_a_queue_that_has_hardly_grown() -> None:
+    road = Road()
+    while road.second < 1_800:
+        road.pass_second(delay_s=10_000)
+    assert len(road._queue) <= 60 + 30  # a minute's, and one a minute from then on
+    road.lose_queue()
+    while road.second < 1_920:
+        road.pass_second()
+    assert road.oldest_s() <= 5
+
+
+def test_first_that_arrives_after_a_silence_has_everything_else_sent_again_within_a_minute() -> None:
+    packing, now_ns = make_packing(300), 0
+    packing.note(TWO, end=0, final=False, now_ns=0)
+    packing.note_ledger(TWO, [], None, 0)
     send_all(packing, 0)
-    there = 100
-    for minute in range(2, 40, 2):
+    for minute in range(1, 50):
         now_ns = minute * PATIENCE_NS
-        packing.note(ONE, end=there + 1, final=False, now_ns=now_ns)
-        packing.note_ledger(ONE, [(100, there)] if there > 100 else [], None, now_ns)
-        assert send_all(packing, now_ns, flush=True)[-1].end == there + 1
-        there += 1
+        packing.note_ledger(ONE, [], None, now_ns)
+        send_all(packing, now_ns)
+    packing.note(TWO, end=1, final=False, now_ns=now_ns)
+    packing.note_ledger(TWO, [(0, 1)], None, now_ns)
+    packing.note_ledger(ONE, [], None, now_ns + PATIENCE_NS)
+    assert places(packing.plan(now_ns + PATIENCE_NS)) == [(0, 100), (100, 200), (200, 300)]
+
+
+def test_what_was_sent_one_after_the_other_and_lost_is_one_miss() -> None:
+    packing = make_packing()
+    packing.note(TWO, end=0, final=False, now_ns=0)
+    packing.note_ledger(TWO, [], None, 0)
+    last_sent_s = {}
+    for second in range(300):
+        now_ns = second * 1000 * MS
+        packing.note(ONE, end=min(100 * (second + 1), 1_000), final=False, now_ns=now_ns)
+        packing.note_ledger(ONE, [], None, now_ns)
+        packing.note(TWO, end=second, final=False, now_ns=now_ns)
+        packing.note_ledger(TWO, [(0, second)] if second else [], None, now_ns)  # all else is well
+        for part in send_all(packing, now_ns):
+            last_sent_s[part.start] = second
+    assert min(last_sent_s.values()) > 180
+
+
+def test_what_never_arrives_delays_nothing_else() -> None:
+    road, worst_s = Road(), 0
+    while road.second < 1_200:
+        road.pass_second(poison=10)
+        younger = set(range(20, road.second)) - road.there
+        worst_s = max(worst_s, road.second - min(younger, default=road.second))
+    assert worst_s <= 5
+    assert road.oldest_s() > 1_000
+
+
+def test_segments_that_never_arrive_keep_no_other_back() -> None:
+    packing = make_packing(900)
+    packing.note(TWO, end=900, final=False, now_ns=0)
+    packing.note_ledger(TWO, [], None, 0)
+    young = ("BeastMain", "3-300")
+    for minute in range(10):
+        now_ns = minute * PATIENCE_NS
+        for identity in (ONE, TWO):
+            packing.note_ledger(identity, [], None, now_ns)
+        send_all(packing, now_ns)
+    assert packing.wants_more
+    packing.note(young, end=100, final=False, now_ns=now_ns)
+    packing.note_ledger(young, [], None, now_ns)
+    assert send_all(packing, now_ns + PATIENCE_NS) == [Part(young, 0, 100, False)]
 
 
 def test_part_covered_by_other_envelopes_has_arrived() -> None:

@@ -76,7 +76,7 @@ def test_dev_uses_sqlite_in_wal_mode_in_the_data_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_server_that_has_gone_silent_is_not_waited_for_longer_than_half_a_minute() -> None:
+def test_server_that_has_gone_silent_is_not_waited_for_for_long() -> None:
     connection.ensure_connection()
     with socket.socket(fileno=os.dup(connection.connection.fileno())) as open_one:
         user_timeout_ms, idle_s, interval_s, probes = (
@@ -87,7 +87,7 @@ def test_server_that_has_gone_silent_is_not_waited_for_longer_than_half_a_minute
             )
         )
         assert open_one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-    assert user_timeout_ms <= 30_000
+    assert 30_000 < user_timeout_ms <= 60_000  # who waits for a lock, at most 30 s, reads nothing meanwhile
     assert idle_s + interval_s * probes <= 30
     assert int(connection.connection.info.get_parameters()["connect_timeout"]) <= 30
 

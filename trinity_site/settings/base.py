@@ -204,9 +204,10 @@ SQLITE_OPTIONS = {
 }
 POSTGRESQL_OPTIONS = {
     "pool": {"min_size": 1, "max_size": 8, "timeout": 5},
-    # A server whose machine or network is gone says nothing: whoever waits for it knows within half a minute.
+    # A server whose machine or network is gone says nothing: whoever waits for it knows within 45 s. One that
+    # lives may be slow to read, as while a lock is waited for: `lock_timeout` of the usage path is 30 s.
     "connect_timeout": 5,  # seconds
-    "tcp_user_timeout": 15_000,  # milliseconds
+    "tcp_user_timeout": 45_000,  # milliseconds
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
