@@ -158,8 +158,8 @@ def _usage_lines(spool: dict[str, Any], usage: dict[str, Any]) -> list[str]:
         f"Rounds of {usage['seconds']} s, {usage['rounds']} of them; the ratio is the median of theirs, and "
         "beside it stands where the middle half of them lies:",
         "",
-        "| answer | CPU µs with a record | without | ratio | from, to |",
-        "|---|---|---|---|---|",
+        "| answer | CPU µs with a record | without | ratio | from | to |",
+        "|---|---|---|---|---|---|",
         *(
             _row([way.upper(), one["with_us"], one["without_us"], one["ratio"], *one["quartiles"]])
             for way, one in ways.items()
