@@ -103,7 +103,7 @@ on_demand = functools.partial(pytest.param, marks=pytest.mark.full)
 def test_without_a_disk_nothing_is_answered_that_cannot_be_logged(tmp_path: Path, fault: str) -> None:
     with small_node(tmp_path, "refuse") as (whole, disk):
         disk.hurt(fault)
-        wait_until(lambda: all(one.is_refused() for one in whole.unlimited), lambda: whole.node.said)
+        wait_until(lambda: all(one.was_refused() for one in whole.unlimited), lambda: whole.node.said)
         disk.heal()
         wait_until(
             lambda: not any(one.is_refused() for one in whole.unlimited),
