@@ -86,7 +86,7 @@ class Witness(threading.Thread):
         return next(self._refusals(), False)
 
     def was_refused(self) -> bool:
-        """Say whether any answer was that; there may have been room again since, in a file that was passed on."""
+        """Say whether any answer was that; there may be room again since, in a file that was passed on."""
         return any(self._refusals())
 
     def _refusals(self) -> Iterator[bool]:
