@@ -13,7 +13,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,17 +83,9 @@ class Witness(threading.Thread):
 
     def is_refused(self) -> bool:
         """Say whether its last answer was that there is no room for a record."""
-        return next(self._refusals(), False)
-
-    def was_refused(self) -> bool:
-        """Say whether any answer was that; there may be room again since, in a file that was passed on."""
-        return any(self._refusals())
-
-    def _refusals(self) -> Iterator[bool]:
-        """Say of each answer, the last one first, whether it was that there is no room."""
-        for question in reversed(self.questions):
-            if question.told is not None:
-                yield (question.told.status, question.records[0]) == (503, 0)
+        answered = (question for question in reversed(self.questions) if question.told is not None)
+        last = next(answered, None)
+        return last is not None and last.told is not None and (last.told.status, last.records[0]) == (503, 0)
 
     def run(self) -> None:
         with contextlib.closing(self):
