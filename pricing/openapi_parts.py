@@ -102,7 +102,8 @@ EXAMPLES = {
     "busy": Problem("busy", "As many reports are being made as can be at once, here or for this account."),
     "reports_unavailable": Problem(
         "reports_unavailable",
-        "The database does not answer, or not in time; nothing was taken from the month.",
+        "The database does not answer in time, or there is no room for a file; "
+        "nothing was taken from the month.",
     ),
     "internal_error": Problem("internal_error", "The error has been logged; please try again."),
 }

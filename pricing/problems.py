@@ -27,7 +27,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "bad_request": (400, "The request cannot be understood"),
     "invalid": (400, "The rows cannot be used"),
     "secret_in_query": (400, "A key must not travel in a query string"),
-    "too_many_rows": (400, "The report has more rows than its format can hold"),
+    "too_many_rows": (400, "The report is longer than it may be in its format"),
     "unauthorized": (401, "Who asks is not known"),
     "forbidden": (403, "This is not allowed"),
     "revoked": (403, "The key is not valid any more"),

@@ -54,5 +54,27 @@ class TooManyRows(TelemetryError):
         return f"a report as {self.name} may have {self.most} rows"
 
 
+class TooManyBytes(TelemetryError):
+    """A report that is made whole before it is sent is larger than it may be: *most*."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"a report that is made whole may have {self.most} bytes"
+
+
+class NotWritten(TelemetryError):
+    """A report's file could not be written: *reason* says why, such as a full disk."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"its file could not be written: {self.reason}"
+
+
 class Cancelled(TelemetryError):
     """Nobody waits for the report any more."""

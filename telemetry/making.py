@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import IO, Any, NamedTuple
 
-from telemetry.exceptions import Cancelled, TooManyRows
+from telemetry.exceptions import NotWritten, TooManyBytes, TooManyRows
 from telemetry.overview import Overview, make_overview
 from telemetry.queries import Pieces, Reading
 from telemetry.renderers import FORMATS, RENDERERS, Pages, render_page
@@ -69,56 +69,78 @@ def make_lines(wanted: Wanted, reading: Reading, *, page_rows: int) -> Iterator[
     return RENDERERS[wanted.format](columns_of(wanted.question), pages)
 
 
-def make_file(wanted: Wanted, reading: Reading, *, page_rows: int) -> IO[bytes]:
-    """Make a whole file, all of it as of one moment. Raises TooManyRows."""
+def make_file(wanted: Wanted, reading: Reading, *, page_rows: int, most_bytes: int) -> IO[bytes]:
+    """Make a whole file, all of it as of one moment. Raises TooManyRows, TooManyBytes and NotWritten."""
     file = tempfile.SpooledTemporaryFile(KEPT_BYTES)  # noqa: SIM115  # the caller's, to be sent
+    watched = Watched(file, reading.check, most_bytes)
     try:
         with reading.snapshot(), closing(_pages(wanted, reading, page_rows)) as pages:
-            if wanted.format in RENDERERS:
-                file.writelines(RENDERERS[wanted.format](columns_of(wanted.question), pages))
-            else:
-                _write_office(file, wanted, reading, pages)
+            _write(watched, wanted, reading, pages)
+        file.flush()  # whoever sends it only reads: a full disk is met here
+    except OSError as error:
+        watched.give_up()
+        raise NotWritten(str(error)) from error
     except BaseException:
-        file.close()
+        watched.give_up()
         raise
     return file
 
 
-def _write_office(file: IO[bytes], wanted: Wanted, reading: Reading, pages: Pages) -> None:
+def _write(watched: Watched, wanted: Wanted, reading: Reading, pages: Pages) -> None:
+    if wanted.format in RENDERERS:
+        for piece in RENDERERS[wanted.format](columns_of(wanted.question), pages):
+            watched.write(piece)
+    else:
+        _write_office(watched, wanted, reading, pages)
+
+
+def _write_office(file: Any, wanted: Wanted, reading: Reading, pages: Pages) -> None:  # Any: see Watched
     question, most = wanted.question, FORMATS[wanted.format].most_rows or 0
     if (wanted.limit is None or wanted.limit > most) and reading.count(question, most) > most:
         raise TooManyRows(wanted.format, most)
     overview = make_overview(question, reading.totals(question), reading.breakdown)
-    watched: Any = Watched(file, reading.check)  # Any: as much of a file as the two libraries use
-    _writer(wanted.format)(watched, overview, columns_of(question), pages)
+    _writer(wanted.format)(file, overview, columns_of(question), pages)
 
 
 class Watched:
-    """A file in which writing ends with what *check* raises; packing a workbook takes seconds.
+    """As much of a file as is used here, bounded; writing ends with what *check* raises.
 
-    What a library still writes while that passes through it goes nowhere.
+    Packing a workbook takes seconds. What a library still writes while such an end passes through it, or
+    when it is thrown away later, goes nowhere.
     """
 
-    def __init__(self, file: IO[bytes], check: Callable[[], None]) -> None:
+    def __init__(self, file: IO[bytes], check: Callable[[], None], most_bytes: int) -> None:
         self._file = file
         self._check = check
+        self._most_bytes = most_bytes
         self._has_ended = False
+        self._place = 0  # what is sought after the end: a zip file reckons with it
+
+    def give_up(self) -> None:
+        self._has_ended = True
+        with suppress(OSError):  # a full disk may say so again
+            self._file.close()
 
     def write(self, data: bytes) -> int:
         if self._has_ended:
             return len(data)
         try:
             self._check()
-        except Cancelled:
+            if self._file.tell() + len(data) > self._most_bytes:
+                raise TooManyBytes(self._most_bytes)
+            return self._file.write(data)
+        except BaseException:
             self._has_ended = True
             raise
-        return self._file.write(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return 0 if self._has_ended else self._file.seek(offset, whence)
+        if self._has_ended:
+            self._place = offset
+            return offset
+        return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        return 0 if self._has_ended else self._file.tell()
+        return self._place if self._has_ended else self._file.tell()
 
     def flush(self) -> None:
         if not self._has_ended:

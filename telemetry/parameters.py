@@ -99,6 +99,8 @@ class ReportParameters:
     """The longest that the database may take for a page, or for such a piece."""
     file_s: int = 600
     """The longest that a workbook or a document may take, or a summary as lines."""
+    file_bytes: int = 1 << 30
+    """The most that such a file may have. They lie in the folder for temporary files until they are sent."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

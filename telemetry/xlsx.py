@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from tempfile import TemporaryDirectory
 from typing import IO, Any  # Any: no types are published
 
 import xlsxwriter
+from xlsxwriter.exceptions import FileCreateError
 
+from telemetry.exceptions import NotWritten
 from telemetry.overview import Breakdown, Overview
 from telemetry.renderers import Pages, safe
 from telemetry.reports import FIGURES, Column, Value
@@ -36,9 +39,13 @@ def write_workbook(file: IO[bytes], overview: Overview, columns: Sequence[Column
             _write_overview(workbook, overview)
             _write_rows(workbook, columns, pages)
             workbook.close()
+        except FileCreateError as error:  # what it makes of an OSError
+            raise NotWritten(str(error)) from error
         finally:
             for sheet in workbook.worksheets():
-                sheet._opt_close()  # its rows' file, which a failure leaves open
+                for part in (sheet.row_data_fh, sheet.fh):  # which a failure leaves open
+                    with suppress(OSError):  # a full disk may say so again
+                        part.close()
 
 
 def _write_rows(workbook: Any, columns: Sequence[Column], pages: Pages) -> None:

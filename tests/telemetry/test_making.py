@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import gc
 import io
+import os
 import re
+import resource
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import ZipFile
 
 import msgspec
@@ -22,14 +24,15 @@ from django.test.utils import CaptureQueriesContext
 from xlsxwriter import Workbook
 
 from billing.connections import fresh_connection
-from telemetry import renderers, xlsx
+from telemetry import making, renderers, xlsx
 from telemetry._spool import UsageLog
-from telemetry.exceptions import Cancelled, TooManyRows
-from telemetry.making import is_file, make_file, make_lines, make_page
+from telemetry.exceptions import Cancelled, NotWritten, TooManyBytes, TooManyRows
+from telemetry.making import is_file, make_lines, make_page
+from telemetry.parameters import ReportParameters
 from telemetry.queries import Reading
 from telemetry.renderers import FORMATS
 from telemetry.reports import DETAILS, FIGURES, Column, Kind, Question, Wanted, columns_of, unseal
-from tests.telemetry.offices import charts, read_pages, read_sheet
+from tests.telemetry.offices import charts, full_file, read_pages, read_sheet
 from tests.telemetry.reported import ACCOUNT, ask, chosen, figures_of, make_usage, sums, write_usage
 
 pytestmark = pytest.mark.django_db(databases=["default", "embedded"])
@@ -50,8 +53,31 @@ def logs(using: str) -> list[UsageLog]:
     return logs
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files; whatever is larger than a byte goes there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(making, "KEPT_BYTES", 1)
+    return tmp_path
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return all files there, those included that are open and have no name."""
+    found = [str(path) for path in folder.rglob("*")]
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of this listing
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [path for path in found if path.startswith(f"{folder}/")]
+
+
 def want(question: Question, name: str, limit: int | None = None, **changes: Any) -> Wanted:
     return Wanted(question, name, limit or (10_000 if name == "json" else None), NOW_S)._replace(**changes)
+
+
+def make_file(
+    wanted: Wanted, reading: Reading, *, page_rows: int, most_bytes: int = ReportParameters().file_bytes
+) -> IO[bytes]:
+    return making.make_file(wanted, reading, page_rows=page_rows, most_bytes=most_bytes)
 
 
 def make(wanted: Wanted, using: str, page_rows: int = 50) -> bytes:
@@ -200,6 +226,85 @@ def test_file_that_cannot_hold_the_rows_is_refused(
             make(want(ask(), name, most), using)  # asked for no more than it holds
 
 
+@pytest.mark.parametrize("name", ["csv", "tsv", "text"])
+def test_file_may_have_so_many_bytes_and_not_one_more(
+    name: str, using: str, logs: list[UsageLog], folder: Path
+) -> None:
+    wanted, reading = want(ask(Kind.SUMMARY, group_by=("hour", "asset")), name), Reading(using)
+    length = len(make(wanted, using))
+    with reading:
+        with make_file(wanted, reading, page_rows=10, most_bytes=length) as file:
+            assert file.seek(0, os.SEEK_END) == length
+            assert files_in(folder)  # it is there, as long as it is open
+        with pytest.raises(TooManyBytes, match=f"may have {length - 1} bytes"):
+            make_file(wanted, reading, page_rows=10, most_bytes=length - 1)
+    assert files_in(folder) == []
+
+
+@pytest.mark.parametrize("name", ["xlsx", "pdf"])
+def test_office_file_that_is_too_large_is_given_up(
+    name: str, using: str, logs: list[UsageLog], folder: Path
+) -> None:
+    reading = Reading(using)
+    with reading, pytest.raises(TooManyBytes):
+        make_file(want(ask(), name), reading, page_rows=10, most_bytes=2_000)
+    gc.collect()  # what is thrown away writes nothing either
+    assert files_in(folder) == []
+
+
+@pytest.mark.parametrize("name", ["csv", "xlsx", "pdf"])
+def test_file_that_the_disk_has_no_room_for_is_said(
+    name: str, using: str, logs: list[UsageLog], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", full_file)
+    reading = Reading(using)
+    with reading, pytest.raises(NotWritten, match="No space left"):
+        make_file(want(ask(Kind.SUMMARY, group_by=("asset",)), name), reading, page_rows=10)
+    gc.collect()
+    assert files_in(folder) == []
+
+
+def test_file_whose_last_byte_finds_no_room_is_not_taken_for_whole(
+    using: str, logs: list[UsageLog], folder: Path
+) -> None:
+    wanted, reading = want(ask(Kind.SUMMARY, group_by=("hour", "asset")), "csv"), Reading(using)
+    length = len(make(wanted, using))
+    with reading, files_of_at_most(length - 1), pytest.raises(NotWritten, match="File too large"):
+        make_file(wanted, reading, page_rows=10)
+    assert files_in(folder) == []
+
+
+@pytest.mark.parametrize("while_", ["rows", "packing"])
+def test_workbook_whose_rows_find_no_room_leaves_nothing(
+    while_: str, using: str, logs: list[UsageLog], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, reading, packed = Workbook.close, Reading(using), []
+
+    def pack(workbook: Workbook) -> None:
+        packed.append("workbook")
+        with files_of_at_most(4_096):
+            close(workbook)
+
+    monkeypatch.setattr(Workbook, "close", pack)
+    limit = files_of_at_most(4_096) if while_ == "rows" else nullcontext()
+    with reading, limit, pytest.raises(NotWritten, match="File too large"):
+        make_file(want(ask(), "xlsx"), reading, page_rows=10)
+    assert len(packed) == (while_ == "packing")
+    gc.collect()
+    assert files_in(folder) == []
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let the kernel refuse to make any file of this process larger, as a disk that is full."""
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+
+
 def test_report_that_was_given_up_reads_nothing_more(using: str, logs: list[UsageLog]) -> None:
     reading = Reading(using)
     lines = make_lines(want(ask(), "csv"), reading, page_rows=10)
@@ -299,7 +404,7 @@ def test_summary_leaves_its_connection_as_it_was(fails: bool, monkeypatch: pytes
         thread.join()
 
     monkeypatch.setitem(renderers.RENDERERS, "csv", seen_at_once)
-    with pytest.raises(OSError, match="no space") if fails else nullcontext(), reading:
+    with pytest.raises(NotWritten, match="no space") if fails else nullcontext(), reading:
         make_file(wanted, reading, page_rows=10).close()
     with connections["default"].cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_cursors")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from telemetry._spool import HEADER_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
-from telemetry.parameters import ShipperParameters, SpoolParameters
+from telemetry.parameters import ReportParameters, ShipperParameters, SpoolParameters
 
 
 def test_defaults_are_as_stated() -> None:
@@ -75,3 +75,15 @@ def test_shipper_defaults_are_as_stated() -> None:
 def test_what_a_shipper_cannot_do_is_refused_by_name(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"^{name} must"):
         ShipperParameters(**{name: value})
+
+
+def test_report_defaults_are_as_stated() -> None:
+    parameters = ReportParameters()
+    assert (parameters.at_once, parameters.at_once_of_account, parameters.page_rows) == (4, 2, 10_000)
+    assert (parameters.piece_s, parameters.file_s, parameters.file_bytes) == (60, 600, 2**30)
+
+
+@pytest.mark.parametrize("name", ReportParameters.__slots__)
+def test_reports_bounded_by_nothing_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be above 0"):
+        ReportParameters(**{name: 0})

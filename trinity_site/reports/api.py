@@ -37,7 +37,7 @@ from pricing.metrics import FIELDS, Metrics
 from pricing.problems import Problem
 from pricing.protocol import parse_nothing, render_json, render_time, shorten
 from telemetry._counters import LRS_REQUESTS, QUOTA_EXCEEDED
-from telemetry.exceptions import TooManyRows
+from telemetry.exceptions import NotWritten, TooManyBytes, TooManyRows
 from telemetry.renderers import FORMATS
 from telemetry.reports import Kind, Wanted
 from telemetry.seldom import Seldom
@@ -58,7 +58,8 @@ EXPOSED: Header = (
     b"ratelimit-policy, ratelimit, retry-after, link, content-disposition",
 )
 _UNAVAILABLE = Problem(
-    "reports_unavailable", "The database does not answer, or not in time; nothing was taken from the month."
+    "reports_unavailable",
+    "The database does not answer in time, or there is no room for a file; nothing was taken from the month.",
 )
 
 logger = logging.getLogger(__name__)
@@ -199,10 +200,9 @@ class ReportApi:
             return Streamed(200, (*_content(wanted, made), *self._fields(allowance)), made)
         except BadRequest as error:
             return refuse(error.problem, *fields)
-        except TooManyRows as error:
-            detail = f"As {error.name} a report may have {error.most} rows; as CSV any number."
-            return refuse(Problem("too_many_rows", detail, {"most_rows": error.most}), *fields)
-        except (DatabaseFault, TimeoutError) as error:
+        except (TooManyRows, TooManyBytes) as error:
+            return refuse(_too_much(error), *fields)
+        except (DatabaseFault, TimeoutError, NotWritten) as error:
             if self._may_log():
                 logger.warning("A report could not be made: %s", error or "the database took too long")
             return refuse(_UNAVAILABLE, *fields, _retry_after(RETRY_S))
@@ -324,6 +324,14 @@ def _content(wanted: Wanted, made: Made | None = None) -> tuple[Header, ...]:
         address = f"/reports/{question.kind.value}?cursor={made.following}&limit={wanted.limit}"
         headers.append((b"link", f'<{address}>; rel="next"'.encode()))
     return tuple(headers)
+
+
+def _too_much(error: TooManyRows | TooManyBytes) -> Problem:
+    if isinstance(error, TooManyRows):
+        detail = f"As {error.name} a report may have {error.most} rows; as CSV any number."
+        return Problem("too_many_rows", detail, {"most_rows": error.most})
+    detail = f"As a file a report may have {error.most} bytes; ask for less of it, or for pages of JSON."
+    return Problem("too_many_rows", detail, {"most_bytes": error.most})
 
 
 def _busy(fields: tuple[Header, ...]) -> Response:

@@ -57,15 +57,16 @@ class Maker:
     async def make(self, wanted: Wanted, stack: AsyncExitStack) -> Made:
         """Make the first piece of a report, or all of it; *stack* lets go of what is left in the end.
 
-        Cancelling it cancels the query. Raises TooManyRows, TimeoutError, and what the database raises.
+        Cancelling it cancels the query. Raises TimeoutError, what `make_file` raises, and what the database
+        does.
         """
         reading = Reading()
         if wanted.format == "json":
             page = await self._run(partial(make_page, wanted, reading, self._secret), reading)
             return Made(page.body, _nothing(), len(page.body), page.following)
-        page_rows = self._parameters.page_rows
+        page_rows, most_bytes = self._parameters.page_rows, self._parameters.file_bytes
         if is_file(wanted):
-            making = partial(make_file, wanted, reading, page_rows=page_rows)
+            making = partial(make_file, wanted, reading, page_rows=page_rows, most_bytes=most_bytes)
             file = stack.enter_context(await self._run(making, reading, self._parameters.file_s))
             length = file.seek(0, 2)
             file.seek(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from billing.keys import digest
 from billing.models import ReportCount
 from billing.reports import Allowance
 from billing.services import change_account
+from telemetry import making
 from telemetry._counters import AUTH_FAILURES, LRS_REQUESTS, NAMES
 from telemetry._spool import ENDPOINTS, HTTP
 from telemetry.models import UsageLog
@@ -26,6 +28,7 @@ from telemetry.renderers import FORMATS
 from telemetry.reports import CURSOR_LIFE_S, Kind
 from tests.billing.customers import AUTHOR, make_account
 from tests.pricing.doubles import KEYS
+from tests.telemetry.offices import full_file
 from tests.telemetry.reported import ACCOUNT, START, chosen, figures_of, make_usage, write_usage
 from tests.trinity_site.reports.desk import HEALTH_PORT, KEY, NOW_S, PRICES_ONLY, Conversation, Desk
 
@@ -260,6 +263,33 @@ async def test_file_with_too_many_rows_is_refused_and_costs_nothing(
     told = await desk.ask(f"/reports/usage?{EVERYTHING}&format=pdf")
     assert problem(told) == (400, "too_many_rows")
     assert msgspec.json.decode(told.body)["most_rows"] == 5
+    assert await count_of(desk) == 0
+
+
+FILES = ("summary?format=csv", "summary?format=text", "usage?format=xlsx", "usage?format=pdf")
+
+
+@pytest.mark.parametrize("target", FILES)
+async def test_file_with_too_many_bytes_is_refused_and_costs_nothing(account: Any, target: str) -> None:
+    desk = Desk(account.pk, ReportParameters(file_bytes=50))
+    told = await desk.ask(f"/reports/{target}")
+    assert problem(told) == (400, "too_many_rows")
+    assert msgspec.json.decode(told.body)["most_bytes"] == 50
+    assert await count_of(desk) == 0
+    assert (await desk.ask("/reports/summary")).status == 200  # pages are no files
+    await desk.aclose()
+
+
+@pytest.mark.parametrize("target", FILES)
+async def test_file_that_finds_no_room_is_refused_and_costs_nothing(
+    desk: Desk, target: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(making, "KEPT_BYTES", 1)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full_file)
+    told = await desk.ask(f"/reports/{target}")
+    assert problem(told) == (503, "reports_unavailable")
+    assert told.headers["retry-after"] == "1"
+    assert "No space left" in caplog.text  # the operator is told what to look at
     assert await count_of(desk) == 0
 
 
