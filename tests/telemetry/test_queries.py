@@ -184,6 +184,19 @@ def test_snapshot_sees_nothing_of_what_comes_meanwhile() -> None:
     look_twice("default")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_snapshot_has_cursors_planned_for_all_their_rows() -> None:
+    def fraction() -> str:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SHOW cursor_tuple_fraction")
+            return str(cursor.fetchone()[0])
+
+    usual, reading = fraction(), Reading()
+    with reading, reading.snapshot():
+        assert fraction() == "1"
+    assert fraction() == usual != "1"
+
+
 @pytest.mark.django_db(databases=["embedded"], transaction=True)
 def test_snapshot_of_sqlite_keeps_no_writer_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = connections["embedded"]
