@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -89,7 +90,6 @@ def _curl(address: str, file: str, options: Mapping[str, object]) -> str:
 def export(account: Account, choice: Choice, now: datetime, format: str) -> bytes:
     """Write the figures that the charts are made of."""
     question = choice.question(account, now, (choice.period.step.group, *EXPORTED_BY))
-    reading = Reading()
-    with reading, reading.snapshot():
-        wanted = Wanted(question, format, None, int(now.timestamp()))
-        return b"".join(make_lines(wanted, reading, page_rows=PAGE_ROWS))
+    wanted, reading = Wanted(question, format, None, int(now.timestamp())), Reading()
+    with reading, closing(make_lines(wanted, reading, page_rows=PAGE_ROWS)) as lines:
+        return b"".join(lines)

@@ -6,8 +6,8 @@ All of it blocks, and is called within ``with reading:``.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext, suppress
 from typing import IO, Any, NamedTuple
 
 from telemetry.exceptions import NotWritten, TooManyBytes, TooManyRows
@@ -63,10 +63,14 @@ def is_file(wanted: Wanted) -> bool:
     return FORMATS[wanted.format].is_file or (question.kind.is_summary and wanted.format in RENDERERS)
 
 
-def make_lines(wanted: Wanted, reading: Reading, *, page_rows: int) -> Iterator[bytes]:
-    """Yield the report in pieces of so many rows; all of a summary within one snapshot."""
-    pages = _pages(wanted, reading, page_rows)
-    return RENDERERS[wanted.format](columns_of(wanted.question), pages)
+def make_lines(wanted: Wanted, reading: Reading, *, page_rows: int) -> Generator[bytes, None, None]:
+    """Yield the report in pieces of so many rows; all of a summary within one snapshot.
+
+    That stays open from the first piece to the last: whoever stops before closes this, in the same thread.
+    """
+    snapshot = reading.snapshot() if wanted.question.kind.is_summary else nullcontext()
+    with snapshot, closing(_pages(wanted, reading, page_rows)) as pages:
+        yield from RENDERERS[wanted.format](columns_of(wanted.question), pages)
 
 
 def make_file(wanted: Wanted, reading: Reading, *, page_rows: int, most_bytes: int) -> IO[bytes]:

@@ -6,6 +6,7 @@ import html
 import re
 import time
 from datetime import timedelta
+from typing import Self
 
 import pytest
 from django.conf import LazySettings
@@ -14,11 +15,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from billing import reports
+from billing import reports, usage_page
 from billing.models import Account
 from billing.usage import month_of, save_counts
+from billing.usage_page import Choice, export
 from telemetry._spool import PRICE, WS, UsageLog
 from telemetry.periods import PERIODS
+from telemetry.queries import Reading
+from telemetry.reports import Wanted
 from tests.billing.customers import make_account, make_key
 from tests.telemetry.reported import write_usage
 
@@ -190,6 +194,40 @@ def test_download_is_what_the_page_shows(customer: Client, account: Account, for
     told = [re.split(r"[,\t]|\s{2,}", line)[:4] for line in lines if line[:2] == "20"]
     assert told == [[days[0], "ETH", "coinbase-ws", "2"], [days[1], "BTC", "coinbase-ws", "6"]]
     assert answer.headers["Cache-Control"].startswith("max-age=0")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_download_is_read_within_one_snapshot() -> None:
+    account = make_account()
+    answers(account, make_key(account).key.pk, 6)
+    with CaptureQueriesContext(connection) as queries:
+        assert b"BTC" in export(account, Choice("7d", None), timezone.now(), "csv")
+    words = [query["sql"].partition(" ")[0] for query in queries.captured_queries]
+    assert (words[0], words.count("BEGIN"), words[-1]) == ("BEGIN", 1, "ROLLBACK")
+
+
+def test_download_that_fails_lets_go_of_what_it_read(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Lines:
+        def __init__(self, wanted: Wanted, reading: Reading, *, page_rows: int) -> None:
+            self._reading = reading
+
+        def __iter__(self) -> Self:
+            return self
+
+        def __next__(self) -> bytes:
+            raise MemoryError
+
+        def close(self) -> None:
+            closed.append(self._reading._connection is not None)
+
+    monkeypatch.setattr(usage_page, "make_lines", Lines)
+    with pytest.raises(MemoryError):
+        export(account, Choice("7d", None), timezone.now(), "csv")
+    assert closed == [True]  # while the connection was still its own
 
 
 def test_page_tells_how_the_reports_of_what_it_shows_are_asked_for(

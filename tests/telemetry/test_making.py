@@ -11,7 +11,7 @@ import resource
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -414,6 +414,21 @@ def test_summary_leaves_its_connection_as_it_was(fails: bool, monkeypatch: pytes
         assert sum(row[2] for page in seen for row in page) == len(chosen(make_usage()))
         with reading:
             assert reading.totals(wanted.question)[0] == 2 * len(chosen(make_usage()))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("kind", "meanwhile"), [(Kind.SUMMARY, "INTRANS"), (Kind.USAGE, "IDLE")])
+def test_lines_hold_a_snapshot_for_a_summary_and_nothing_for_records(kind: Kind, meanwhile: str) -> None:
+    write_usage(make_usage(), "default")
+    question = ask(kind, group_by=("hour", "asset") if kind.is_summary else ())
+    reading, info = Reading(), connections["default"].connection.info
+    with reading, closing(make_lines(want(question, "csv"), reading, page_rows=10)) as lines:
+        assert len(next(lines).splitlines()) == 11
+        assert info.transaction_status.name == meanwhile
+    assert info.transaction_status.name == "IDLE"  # though the rest was never asked for
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_cursors")
+        assert cursor.fetchone() == (0,)
 
 
 def test_prices_keep_their_digits_in_every_format(using: str, logs: list[UsageLog]) -> None:
