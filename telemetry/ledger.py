@@ -9,6 +9,7 @@ any order, and with other boundaries; a COMMIT whose reply was lost is simply do
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -66,6 +67,11 @@ _KEEP = """
 """
 
 
+LOOK_NS = 5_000_000_000
+looked: dict[str, tuple[int, set[int]]] = {}
+"""When this process last saw to days and to folding, and to which days, by database."""
+
+
 class Written(NamedTuple):
     """What a call has done, in places of segments."""
 
@@ -98,11 +104,14 @@ class SegmentState(NamedTuple):
 def write_envelopes(envelopes: Iterable[Envelope], *, using: str = DEFAULT_DB_ALIAS) -> Written:
     """Write what is not there yet. Poison, before anything is written, for a payload that does not fit."""
     parts = sorted((Part(envelope, read_records(envelope)) for envelope in envelopes), key=_in_order)
-    connection = connections[using]
-    make_days(connection, {day for part in parts for day in days_of(part.records)})
+    connection, days = connections[using], {day for part in parts for day in days_of(part.records)}
+    is_due = _looks_are_due(using, days)
+    if is_due:
+        make_days(connection, days)
     with transaction.atomic(using=using):
         written = _write(connection, parts)
-    fold_when_due(using)
+    if is_due:
+        fold_when_due(using)
     return written
 
 
@@ -182,6 +191,19 @@ class Piece(NamedTuple):
     node: str
     records: memoryview
     interval: Interval
+
+
+def _looks_are_due(using: str, days: set[int]) -> bool:
+    """Whether to see to the tables with this write: each few seconds, and for days that were not seen to.
+
+    What is missed in between is made good: rows without a day of their own get one within the hour.
+    """
+    now_ns = time.monotonic_ns()
+    last_ns, known = looked.get(using, (now_ns - LOOK_NS, set()))
+    if now_ns - last_ns < LOOK_NS and days <= known:
+        return False
+    looked[using] = now_ns, days
+    return True
 
 
 def _in_order(part: Part) -> tuple[Identity, int]:

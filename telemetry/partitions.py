@@ -52,7 +52,7 @@ def days_there(connection: BaseDatabaseWrapper) -> set[date]:
 
 
 def _without_partition(connection: BaseDatabaseWrapper, days: Collection[date]) -> set[date]:
-    """Keep those days that have none: asked by each writer for a day or two, so not with `days_there`."""
+    """Keep those days that have none: each writer asks for a day or two, which costs less than all."""
     by_name = {partition_name(day): day for day in days}
     with connection.cursor() as cursor:
         cursor.execute(

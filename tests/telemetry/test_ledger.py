@@ -34,6 +34,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "embedded"])
 both = pytest.mark.parametrize("using", ["default", "embedded"])
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PLACES = 24
+DAY_NS = 86_400 * 10**9
 LOGS = [
     log._replace(
         time_ns=1_795_392_000_000_000_000 + number * 700_000_000_000,
@@ -279,3 +280,22 @@ def test_replay_tells_what_is_still_poison(using: str) -> None:
 def test_database_of_the_tests_is_a_postgresql() -> None:
     assert connections["default"].vendor == "postgresql"
     assert connections["embedded"].vendor == "sqlite"
+
+
+@both
+def test_tables_are_seen_to_every_few_seconds_and_for_each_new_day(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(ledger, "make_days", lambda connection, days: seen.append(days))
+    monkeypatch.setattr(ledger, "fold_when_due", lambda using: seen.append("fold"))
+    today, tomorrow = LOGS[0].time_ns // DAY_NS, LOGS[0].time_ns // DAY_NS + 1
+    for place in (0, 2):
+        write_envelopes([make_envelope(RECORDS, place, 2)], using=using)
+    assert seen == [{today}, "fold"]
+    later = make_records([log._replace(time_ns=log.time_ns + DAY_NS) for log in LOGS])
+    write_envelopes([make_envelope(later, 4, 2)], using=using)
+    assert seen[2:] == [{tomorrow}, "fold"]
+    monkeypatch.setattr(ledger, "LOOK_NS", 0)
+    write_envelopes([make_envelope(later, 6, 2)], using=using)
+    assert seen[4:] == [{tomorrow}, "fold"]
