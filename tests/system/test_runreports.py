@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from tests.system.nodes import Node, started_node, wait_until
 from udp_engine.client import PriceClient
+from udp_engine.parameters import Parameters
 from udp_engine.questions import Retry
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -121,9 +123,13 @@ def summary(node: Node) -> dict[str, Any]:  # Any: JSON
 
 
 def test_summary_tells_over_udp_what_reports_there_were(node: Node) -> None:
+    time.sleep(Parameters().summary_ms / 1_000)  # what another test was told is told again for so long
     before = summary(node)
     assert ask(node, "/reports/usage")[0] == 200
-    wait_until(lambda: summary(node)["reports_used"] == before["reports_used"] + 1)
+    wait_until(
+        lambda: summary(node)["reports_used"] == before["reports_used"] + 1,
+        lambda: f"there were {before['reports_used']} reports and one more, told are {summary(node)}",
+    )
     assert (before["answers"], before["used"], before["limit"]) == (0, 0, None)
 
 
